@@ -1,0 +1,1 @@
+//! The only place with opinions: pure, synchronous, time is an argument.

@@ -1,0 +1,40 @@
+//! Tidegate moves a service to a new version region by region, forward on evidence, back by itself.
+//!
+//! The data walks one way round, and the modules stand in its order:
+//!
+//! ```text
+//! observe            judge              decide                    record             act
+//! weights + samples → stats → Verdict → decide(state, input, now) → journal.append → outstanding(state) → load balancers
+//!      ↑                                 = events + why              (on disk)        = desired − confirmed      │
+//!      └──────────────────────────── read-backs, samples, timers, commands ─────────────────────────────────────┘
+//! ```
+//!
+//! Read [`units`], [`spec`] (what users write), [`stats`] (the mathematics), [`engine`] (the only place with
+//! opinions), then `ports` and `driver` (the loop), then the adapters behind the ports.
+
+pub mod engine;
+pub mod sim;
+pub mod spec;
+pub mod stats;
+pub mod units;
+
+#[cfg(feature = "daemon")]
+pub mod cli;
+#[cfg(feature = "daemon")]
+pub mod demo;
+#[cfg(feature = "daemon")]
+pub mod driver;
+#[cfg(feature = "daemon")]
+pub mod load_balancer;
+#[cfg(feature = "daemon")]
+pub mod metrics;
+#[cfg(feature = "daemon")]
+pub mod notify;
+#[cfg(feature = "daemon")]
+pub mod ports;
+#[cfg(feature = "daemon")]
+pub mod regions;
+#[cfg(feature = "daemon")]
+pub mod server;
+#[cfg(feature = "daemon")]
+pub mod store;

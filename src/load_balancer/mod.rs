@@ -1,0 +1,1 @@
+//! One file per load balancer, and the conformance suite that each of them passes.

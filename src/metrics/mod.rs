@@ -1,0 +1,1 @@
+//! Where numbers come from: Prometheus, or the endpoints themselves.

@@ -1,0 +1,1 @@
+//! The traits the driver needs.

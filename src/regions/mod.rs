@@ -1,0 +1,1 @@
+//! Probes and health of regions.

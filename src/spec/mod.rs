@@ -1,0 +1,1 @@
+//! What users write, and the checked types it becomes.

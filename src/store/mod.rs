@@ -1,0 +1,1 @@
+//! The journal, and sled as the state that everything reads.

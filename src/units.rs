@@ -1,0 +1,1 @@
+//! Units: no bare number crosses a module border.
