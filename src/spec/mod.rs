@@ -1,1 +1,4 @@
 //! What users write, and the checked types it becomes.
+
+pub mod fleet;
+pub mod plan;

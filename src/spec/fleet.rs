@@ -1,0 +1,249 @@
+//! The fleet: what the operator owns. The only file that may hold URLs, commands and references to secrets.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::{Authority, Location};
+use crate::units::{Millis, RegionName, ServiceName, SlotName, TargetName, Weight};
+
+/// The operator's file, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fleet {
+    /// The file as given.
+    pub file: String,
+    /// Where Tidegate keeps its state, relative to the working directory.
+    pub state: PathBuf,
+    /// At least one.
+    pub regions: BTreeMap<RegionName, Region>,
+    /// At least one.
+    pub services: BTreeMap<ServiceName, Service>,
+    /// HTTP and command checks that analyses name.
+    pub checks: BTreeMap<String, FleetCheck>,
+    /// Where Envoys fetch their routes; needed by `envoy` targets.
+    pub xds: Option<Xds>,
+}
+
+/// One region.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Region {
+    /// Where the file says it.
+    pub at: Location,
+    /// Share of all users.
+    pub share: Weight,
+    /// `primary`, `secondary`, `regional`, ...; for people.
+    pub role: Option<String>,
+    /// Rules that apply there; for people and checks.
+    pub compliance: Vec<String>,
+    /// Instances of a service there, for capacity.
+    pub instances: Option<u32>,
+    /// Values for `$region` and further variables, as metrics spell them.
+    pub labels: BTreeMap<String, String>,
+    /// Where numbers come from.
+    pub metrics: MetricsSource,
+    /// How often metrics are polled.
+    pub poll: Millis,
+    /// How often the source itself scrapes.
+    pub scrape_interval: Millis,
+    /// Time after a confirmed weight before samples count.
+    pub settle: Millis,
+    /// How the region's health is probed.
+    pub health: Option<Probe>,
+    /// Lifetime of the DNS answers that lead there.
+    pub dns_lifetime: Option<Millis>,
+    /// How fast traffic is promised to leave a failed region.
+    pub failover_within: Option<Millis>,
+}
+
+/// Where a region's numbers come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MetricsSource {
+    /// A Prometheus server.
+    Prometheus(Prometheus),
+    /// The listed `/metrics` endpoints themselves.
+    Scrape(Scrape),
+}
+
+/// A Prometheus server (or one that speaks its API).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prometheus {
+    /// Base URL.
+    pub url: String,
+    /// Credentials.
+    pub auth: Option<Auth>,
+    /// Extra certificate authority, PEM.
+    pub ca: Option<PathBuf>,
+    /// Longest time for one query.
+    pub timeout: Millis,
+    /// Most bytes of one answer.
+    pub bytes_max: u64,
+    /// Ask for sums over series (form D7), for services with too many series to read one by one.
+    pub aggregated: bool,
+}
+
+/// Endpoints that Tidegate scrapes itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scrape {
+    /// URLs that answer in the Prometheus text format.
+    pub endpoints: Vec<ScrapeEndpoint>,
+    /// Credentials.
+    pub auth: Option<Auth>,
+    /// Longest time for one endpoint.
+    pub timeout: Millis,
+    /// Most bytes of one answer.
+    pub bytes_max: u64,
+}
+
+/// One scraped endpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScrapeEndpoint {
+    /// Where.
+    pub url: String,
+    /// Labels added to every series from there (an own `instance` label is always added).
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Credentials for a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// `Authorization: Bearer`.
+    Bearer(Secret),
+    /// Name and password.
+    Basic {
+        /// The user.
+        username: String,
+        /// The password.
+        password: Secret,
+    },
+}
+
+/// Where a secret is; never the secret itself. Read again at each use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Secret {
+    /// An environment variable.
+    Env(String),
+    /// A file; surrounding white space is cut.
+    File(PathBuf),
+}
+
+/// How health is probed: an HTTP GET that must answer 2xx.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probe {
+    /// Where the file says it.
+    pub at: Location,
+    /// What is asked.
+    pub url: Option<String>,
+    /// How often.
+    pub interval: Millis,
+    /// Failures in a row until unhealthy.
+    pub failures: u32,
+    /// Successes in a row until healthy again.
+    pub successes: u32,
+    /// Longest wait for an answer.
+    pub timeout: Millis,
+}
+
+/// One service of the fleet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// Where the file says it.
+    pub at: Location,
+    /// Team that owns it.
+    pub owner: Option<String>,
+    /// What Tidegate may do.
+    pub authority: Authority,
+    /// The two pools, under the operator's own names.
+    pub slots: [SlotName; 2],
+    /// Variables of selectors, per arm: value templates over `{version}`, `{slot}`, `{region}`, `{service}`, `{track}`.
+    pub metrics: BTreeMap<String, String>,
+    /// Load balancers per region; a region is confirmed when all of its targets are.
+    pub targets: BTreeMap<RegionName, Vec<Target>>,
+}
+
+/// One load balancer of a service in a region.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    /// Its name, unique within the region.
+    pub name: TargetName,
+    /// Where the file says it.
+    pub at: Location,
+    /// What kind, and how to reach it.
+    pub adapter: Adapter,
+}
+
+/// How weights are set.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Adapter {
+    /// Envoys that fetch their routes from Tidegate.
+    Envoy(EnvoyXds),
+    /// Envoys that watch a route file.
+    EnvoyFile(EnvoyFile),
+}
+
+/// Envoys fed by xDS.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EnvoyXds {
+    /// Name of the RouteConfiguration that Envoy asks for.
+    pub route: String,
+    /// The operator's RouteConfiguration (YAML); only weights of the named clusters are replaced.
+    pub route_file: PathBuf,
+    /// Slot → cluster.
+    pub clusters: BTreeMap<SlotName, String>,
+    /// Which Envoys belong to this target: the value of `node.cluster`; default the region's name.
+    pub node_cluster: String,
+    /// Connected instances without which nothing is confirmed; at least 1.
+    pub min_instances: u32,
+    /// An instance gone for this long no longer counts, marked as assumed.
+    pub forget_after: Option<Millis>,
+    /// Admin addresses for healthy-backend counts; optional.
+    pub admin: Vec<String>,
+}
+
+/// Envoys fed by a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EnvoyFile {
+    /// Name of the RouteConfiguration in the file.
+    pub route: String,
+    /// The file that Envoy watches (as `path_config_source` with a watched directory).
+    pub path: PathBuf,
+    /// Slot → cluster.
+    pub clusters: BTreeMap<SlotName, String>,
+    /// Admin addresses of the Envoys, for reading back; at least one.
+    pub admin: Vec<String>,
+}
+
+/// Where Envoys fetch their routes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Xds {
+    /// Address and port.
+    pub listen: std::net::SocketAddr,
+    /// Needed beyond loopback.
+    pub tls: Option<XdsTls>,
+}
+
+/// Mutual TLS of the xDS port.
+#[derive(Debug, Clone, PartialEq)]
+pub struct XdsTls {
+    /// Server certificate, PEM.
+    pub certificate: PathBuf,
+    /// Its key, PEM.
+    pub key: Secret,
+    /// Authority of the clients' certificates, PEM.
+    pub client_ca: PathBuf,
+}
+
+/// A check that the operator defines.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FleetCheck {
+    /// GET; holds on 2xx.
+    Http {
+        /// Where; `{region}`, `{service}`, `{version}` are replaced, percent-encoded.
+        url: String,
+        /// Credentials.
+        auth: Option<Auth>,
+    },
+    /// Runs without a shell; holds on exit code 0.
+    Command(Vec<String>),
+}
