@@ -1,1 +1,203 @@
-//! The traits the driver needs.
+//! The traits the driver needs, and what crosses them. Everything that touches the world stands behind one of these.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Generation, Millis, RegionName, ServiceName, SlotName, Timestamp, Version, Weight};
+
+/// A split of one region's traffic over its two slots; the weights sum to 100 %.
+pub type Split = BTreeMap<SlotName, Weight>;
+
+/// Sets and reads the weights of one service at one load balancer of one region. Knows slots, not roles or rollouts.
+#[async_trait]
+pub trait LoadBalancer: Send + Sync {
+    /// What this is, for people: `envoy web at 127.0.0.1:9901`. Never holds a secret.
+    fn describe(&self) -> String;
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Reads what the data plane does now. Never an echo of what was asked.
+    async fn read(&self) -> Result<Reading, LoadBalancerError>;
+
+    /// Sets absolute weights and returns what was read back afterwards (which may not be settled yet).
+    ///
+    /// Repeating a call is harmless. A `generation` older than the newest seen is refused. Raises before it lowers.
+    async fn set(&self, split: &Split, generation: Generation) -> Result<Reading, LoadBalancerError>;
+}
+
+/// What an adapter can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Number of steps between 0 and 100 % (100, 256, 10,000 ...).
+    pub resolution: u32,
+    /// Weights outlive a restart of the balancer itself (what `promotion: swap` needs).
+    pub weights_survive_restart: bool,
+    /// Sees each instance of the data plane by itself.
+    pub sees_instances: bool,
+}
+
+/// What the data plane does now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Weights that every instance agrees on; where they differ, those with the most canary per slot are in `instances`.
+    pub split: Split,
+    /// Every expected instance was seen and agrees on `split`.
+    pub settled: bool,
+    /// The generation found in the data plane, where the adapter can store one.
+    pub generation: Option<Generation>,
+    /// By instance, where the adapter sees them.
+    pub instances: Vec<InstanceReading>,
+    /// Backends by slot, where the adapter sees them.
+    pub backends: Option<BTreeMap<SlotName, Backends>>,
+    /// Changes when the balancer restarts (start time, pid); `None` when unknown.
+    pub restart_marker: Option<String>,
+    /// Why it is not settled, for people.
+    pub note: Option<String>,
+}
+
+/// One instance of the data plane.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstanceReading {
+    /// Its own name.
+    pub name: String,
+    /// What it does; `None` when it was not seen.
+    pub split: Option<Split>,
+    /// Connected now.
+    pub connected: bool,
+}
+
+/// Backends of one slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backends {
+    /// Those that may get traffic.
+    pub healthy: u32,
+    /// All.
+    pub total: u32,
+}
+
+/// Why a load balancer could not be set or read.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{target}: {what}")]
+pub struct LoadBalancerError {
+    /// Which balancer, for people.
+    pub target: String,
+    /// What went wrong: a lower-case fragment, no secret.
+    pub what: String,
+    /// What is known about the effect.
+    pub outcome: Outcome,
+}
+
+/// What is known about the effect of a failed call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Nothing was sent; repeating may help.
+    NotSent,
+    /// It was sent and no answer came: observe before anything else.
+    Unknown,
+    /// The balancer refused; repeating the same does not help.
+    Refused,
+    /// The configuration is wrong; a person has to change it.
+    Misconfigured,
+    /// A newer generation has been here.
+    Superseded,
+}
+
+/// Reads raw samples. One per region.
+#[async_trait]
+pub trait MetricsSource: Send + Sync {
+    /// What this is, for people. Never holds a secret.
+    fn describe(&self) -> String;
+
+    /// Every raw sample of every series that `selector` matches, newer than `after` and not newer than `at`.
+    ///
+    /// `selector` is a plain instant vector selector with all variables bound. Sources that hold only the newest value
+    /// return that one. Series come in any order; samples by time.
+    async fn raw(
+        &self,
+        selector: &str,
+        after: Timestamp,
+        at: Timestamp,
+    ) -> Result<Vec<Series>, MetricsError>;
+
+    /// The value of an expression at `at`; NaN values are kept. Sources that cannot evaluate say so.
+    async fn evaluate(&self, expression: &str, at: Timestamp) -> Result<Vec<Series>, MetricsError>;
+}
+
+/// One series and its raw samples.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// All labels, `__name__` included.
+    pub labels: BTreeMap<String, String>,
+    /// Time and value, ascending in time, with the sample's own time where the source knows it.
+    pub samples: Vec<(Timestamp, f64)>,
+}
+
+/// Why there are no numbers.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{source_name}: {what}")]
+pub struct MetricsError {
+    /// Which source, for people.
+    pub source_name: String,
+    /// What went wrong: a lower-case fragment without a secret or the answer's body.
+    pub what: String,
+    /// The question is wrong (a person has to change it), not the source.
+    pub misconfigured: bool,
+}
+
+/// Asks one HTTP or command check.
+#[async_trait]
+pub trait Checker: Send + Sync {
+    /// Whether the named check of the fleet holds for this service, version and region, and what it said.
+    async fn check(&self, name: &str, subject: &Subject, timeout: Millis) -> Result<CheckAnswer, MetricsError>;
+}
+
+/// What a check is asked about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subject {
+    /// The service.
+    pub service: ServiceName,
+    /// The canary's version.
+    pub version: Version,
+    /// The region.
+    pub region: RegionName,
+}
+
+/// A check's answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckAnswer {
+    /// It holds.
+    pub held: bool,
+    /// What it said, at most 200 characters, made safe to show.
+    pub detail: String,
+}
+
+/// Tells people.
+#[async_trait]
+pub trait Notifier: Send + Sync {
+    /// Delivers one notice, at least once; `key` is the same for the same notice.
+    async fn notify(&self, notice: &Notice);
+}
+
+/// One thing people should know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Notice {
+    /// Rollout and journal position: the same notice has the same key.
+    pub key: String,
+    /// Somebody has to act.
+    pub page: bool,
+    /// One line.
+    pub text: String,
+}
+
+/// The time, and waiting for it. Never steps back.
+#[async_trait]
+pub trait Clock: Send + Sync {
+    /// Now.
+    fn now(&self) -> Timestamp;
+    /// Returns once `now()` has reached `at`.
+    async fn sleep_until(&self, at: Timestamp);
+}

@@ -1,1 +1,3 @@
 //! The only place with opinions: pure, synchronous, time is an argument.
+
+pub mod poll;
