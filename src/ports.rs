@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::units::{Generation, Millis, RegionName, ServiceName, SlotName, Timestamp, Version, Weight};
+use crate::engine::event::Fact;
+use crate::engine::rollout::Rollout;
+use crate::engine::service::ServiceState;
+use crate::units::{
+    Generation, Millis, RegionName, RolloutId, Seq, ServiceName, SlotName, Timestamp, Version, Weight,
+};
 
 /// A split of one region's traffic over its two slots; the weights sum to 100 %.
 pub type Split = BTreeMap<SlotName, Weight>;
@@ -200,4 +205,71 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Timestamp;
     /// Returns once `now()` has reached `at`.
     async fn sleep_until(&self, at: Timestamp);
+}
+
+/// Keeps facts. All facts of one service, its rollouts included, are one stream with one writer.
+#[async_trait]
+pub trait Journal: Send + Sync {
+    /// Appends to one service's stream: all or nothing, on disk on return.
+    ///
+    /// `expected` is the stream's sequence as the writer knows it (0 for a new one); another one is refused as
+    /// `Conflict` and nothing is written. `facts` may be empty when only the checkpoint moves. Returns the new sequence.
+    async fn append(
+        &self,
+        service: &ServiceName,
+        expected: Seq,
+        facts: &[Fact],
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<Seq, JournalError>;
+
+    /// A service and its stream's sequence; `None` if nothing is known of it.
+    async fn service(&self, service: &ServiceName) -> Result<Option<(ServiceState, Seq)>, JournalError>;
+
+    /// Every service known.
+    async fn services(&self) -> Result<Vec<ServiceState>, JournalError>;
+
+    /// A rollout as its facts fold, and its newest checkpoint.
+    async fn rollout(&self, id: &RolloutId) -> Result<Option<(Rollout, Option<Checkpoint>)>, JournalError>;
+
+    /// Every rollout that is not over.
+    async fn open_rollouts(&self) -> Result<Vec<RolloutId>, JournalError>;
+
+    /// The facts of a service, oldest first, at most `limit` of the newest; those of one rollout if one is given.
+    async fn history(
+        &self,
+        service: &ServiceName,
+        rollout: Option<&RolloutId>,
+        limit: usize,
+    ) -> Result<Vec<(Seq, Fact)>, JournalError>;
+}
+
+/// What a restart continues from beside the facts: logs of wealth, last raw samples. Replaced at every poll.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The rollout it belongs to.
+    pub rollout: RolloutId,
+    /// Of the statistics that wrote it; another version holds and says so.
+    pub statistics: u32,
+    /// The judge, as its own serialisation.
+    pub judge: serde_json::Value,
+    /// The meters by region, as their own serialisation.
+    pub meters: serde_json::Value,
+}
+
+/// Why the journal did not take or give something.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Another writer was here.
+    #[error("stream of {service} stands at {actual}, not at {expected}")]
+    Conflict {
+        /// Which stream.
+        service: ServiceName,
+        /// What the writer thought.
+        expected: Seq,
+        /// What it is.
+        actual: Seq,
+    },
+    /// It could not be written or read.
+    #[error("{0}")]
+    Failed(String),
 }
