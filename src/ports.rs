@@ -9,7 +9,8 @@ use crate::engine::event::Fact;
 use crate::engine::rollout::Rollout;
 use crate::engine::service::ServiceState;
 use crate::units::{
-    Generation, Millis, RegionName, RolloutId, Seq, ServiceName, SlotName, Timestamp, Version, Weight,
+    Generation, Millis, RegionName, RolloutId, Seq, ServiceName, SlotName, Timestamp, Version,
+    Weight,
 };
 
 /// A split of one region's traffic over its two slots; the weights sum to 100 %.
@@ -30,7 +31,11 @@ pub trait LoadBalancer: Send + Sync {
     /// Sets absolute weights and returns what was read back afterwards (which may not be settled yet).
     ///
     /// Repeating a call is harmless. A `generation` older than the newest seen is refused. Raises before it lowers.
-    async fn set(&self, split: &Split, generation: Generation) -> Result<Reading, LoadBalancerError>;
+    async fn set(
+        &self,
+        split: &Split,
+        generation: Generation,
+    ) -> Result<Reading, LoadBalancerError>;
 }
 
 /// What an adapter can do.
@@ -157,7 +162,12 @@ pub struct MetricsError {
 #[async_trait]
 pub trait Checker: Send + Sync {
     /// Whether the named check of the fleet holds for this service, version and region, and what it said.
-    async fn check(&self, name: &str, subject: &Subject, timeout: Millis) -> Result<CheckAnswer, MetricsError>;
+    async fn check(
+        &self,
+        name: &str,
+        subject: &Subject,
+        timeout: Millis,
+    ) -> Result<CheckAnswer, MetricsError>;
 }
 
 /// What a check is asked about.
@@ -223,13 +233,19 @@ pub trait Journal: Send + Sync {
     ) -> Result<Seq, JournalError>;
 
     /// A service and its stream's sequence; `None` if nothing is known of it.
-    async fn service(&self, service: &ServiceName) -> Result<Option<(ServiceState, Seq)>, JournalError>;
+    async fn service(
+        &self,
+        service: &ServiceName,
+    ) -> Result<Option<(ServiceState, Seq)>, JournalError>;
 
     /// Every service known.
     async fn services(&self) -> Result<Vec<ServiceState>, JournalError>;
 
     /// A rollout as its facts fold, and its newest checkpoint.
-    async fn rollout(&self, id: &RolloutId) -> Result<Option<(Rollout, Option<Checkpoint>)>, JournalError>;
+    async fn rollout(
+        &self,
+        id: &RolloutId,
+    ) -> Result<Option<(Rollout, Option<Checkpoint>)>, JournalError>;
 
     /// Every rollout that is not over.
     async fn open_rollouts(&self) -> Result<Vec<RolloutId>, JournalError>;

@@ -132,7 +132,8 @@ impl Rollout {
     /// The state right after `started`.
     #[must_use]
     pub fn start(id: RolloutId, started: &Started, at: Timestamp) -> Self {
-        let regions = started.plan.regions.keys().map(|name| (name.clone(), RegionState::default()));
+        let regions =
+            started.plan.regions.keys().map(|name| (name.clone(), RegionState::default()));
         Self {
             id,
             version: started.version.clone(),
@@ -164,7 +165,9 @@ impl Rollout {
         let mut rollout: Option<Self> = None;
         for fact in facts {
             rollout = match (rollout, &fact.event, &fact.rollout) {
-                (None, Event::Started(started), Some(id)) => Some(Self::start(id.clone(), started, fact.at)),
+                (None, Event::Started(started), Some(id)) => {
+                    Some(Self::start(id.clone(), started, fact.at))
+                }
                 (Some(mut rollout), event, _) => {
                     rollout.apply(event, fact.at);
                     Some(rollout)

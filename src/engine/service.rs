@@ -69,8 +69,11 @@ impl ServiceState {
                     idle: region.idle.clone(),
                     versions: [(region.stable.clone(), adopted.version.clone())].into(),
                 };
-                self.regions =
-                    adopted.regions.iter().map(|(name, region)| (name.clone(), slots(region))).collect();
+                self.regions = adopted
+                    .regions
+                    .iter()
+                    .map(|(name, region)| (name.clone(), slots(region)))
+                    .collect();
             }
             Event::Started(started) => {
                 self.open.clone_from(&fact.rollout);

@@ -1,0 +1,85 @@
+//! What the world tells the engine. Inputs are never journaled; the facts they lead to are.
+
+use std::collections::BTreeMap;
+
+use super::event::{Actor, ArmBackends};
+use super::verdict::Judgement;
+use crate::units::{Generation, RegionName, Weight};
+
+/// Everything that can happen to a rollout. A closed set.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// The controller started again.
+    Recovered,
+    /// Time passed, and nothing else.
+    Woke,
+    /// A region's load balancers were read.
+    Read(Box<RegionReading>),
+    /// A call that could have changed weights ended without an answer.
+    EffectUnknown {
+        /// Where.
+        region: RegionName,
+        /// What was being set.
+        generation: Generation,
+        /// What is known, for people.
+        what: String,
+    },
+    /// The metrics were looked at and judged.
+    Polled(Box<Polled>),
+    /// A person wants something.
+    Commanded {
+        /// Who.
+        by: Actor,
+        /// What.
+        command: Command,
+    },
+}
+
+/// What all load balancers of a region say together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RegionReading {
+    /// Which.
+    pub region: RegionName,
+    /// The rollout's generation when the read began; an older one says nothing about now.
+    pub asked_at: Generation,
+    /// Canary's weight; the largest, where targets or instances differ.
+    pub weight: Weight,
+    /// Every target and instance was seen and agrees.
+    pub settled: bool,
+    /// The oldest generation found, where all targets store one.
+    pub generation: Option<Generation>,
+    /// Changes when a balancer restarts.
+    pub restart_marker: Option<String>,
+    /// Backends by arm, where they can be seen.
+    pub backends: Option<ArmBackends>,
+    /// Why it is not settled, for people.
+    pub note: Option<String>,
+}
+
+/// One judged look.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Polled {
+    /// What the judge says.
+    pub judgement: Judgement,
+    /// Health by probed region.
+    pub health: BTreeMap<RegionName, bool>,
+}
+
+/// What a person can want.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// One step forward, or the gate opened.
+    Promote,
+    /// Nothing is raised until `Resume`.
+    Pause {
+        /// Why.
+        reason: String,
+    },
+    /// On with it.
+    Resume,
+    /// Back.
+    Rollback {
+        /// Why.
+        reason: String,
+    },
+}

@@ -1,0 +1,162 @@
+//! What follows from reading a region's load balancers: confirmation, drift, or nothing.
+
+use super::decide::Turn;
+use super::event::{Actor, ArmBackends, Cause, Drift, Event};
+use super::input::RegionReading;
+use super::rollout::{Phase, RegionState};
+use crate::spec::plan::Authority;
+use crate::units::{Generation, RegionName, Weight};
+
+/// Takes a reading in. One that was asked for under an older generation says nothing about now.
+pub(super) fn take(turn: &mut Turn, reading: &RegionReading) {
+    if reading.asked_at != turn.state.generation {
+        return;
+    }
+    let Some(region) = turn.state.regions.get(&reading.region).cloned() else { return };
+    see_backends(turn, reading, &region);
+    if turn.state.phase == Phase::Preparing {
+        return record_read(turn, reading, &region, None);
+    }
+    if let Some(found) = reading.generation.filter(|&found| found > turn.state.generation) {
+        return newer(turn, reading, &region, found);
+    }
+    if matches(turn, reading, &region) {
+        let generation = turn.state.generation;
+        return record_read(turn, reading, &region, Some(generation));
+    }
+    if region.confirmed.is_some() && reading.settled && reading.weight != region.desired {
+        return changed(turn, reading, &region);
+    }
+    // A drifted region stays as it was found until a person says `resume`.
+    if region.drift.is_some_and(|kind| kind != Drift::Restart) {
+        return;
+    }
+    record_read(turn, reading, &region, None);
+}
+
+/// The reading is the wanted weight of this generation on every instance.
+fn matches(turn: &Turn, reading: &RegionReading, region: &RegionState) -> bool {
+    if !reading.settled {
+        return false;
+    }
+    match turn.state.plan.authority {
+        // Whatever an operator set by hand is what is judged.
+        Authority::Observe => true,
+        // The balancer carries no mark of ours while weights are raised by hand.
+        Authority::RollbackOnly => reading.weight == region.desired,
+        Authority::Full => {
+            let marked = reading.generation.is_none_or(|found| found == turn.state.generation);
+            reading.weight == region.desired && marked
+        }
+    }
+}
+
+/// A newer generation has been here. Forward that is a person's matter; the way back is always open.
+fn newer(turn: &mut Turn, reading: &RegionReading, region: &RegionState, found: Generation) {
+    match (turn.state.phase, turn.state.cause.clone()) {
+        (Phase::RollingBack, Some(cause)) => {
+            turn.record(Event::RollbackStarted {
+                cause,
+                generation: found.next(),
+                judgement: None,
+            });
+        }
+        _ => drift(turn, reading, region, Drift::Newer),
+    }
+}
+
+/// A confirmed weight is no longer what it was, and every instance says so.
+fn changed(turn: &mut Turn, reading: &RegionReading, region: &RegionState) {
+    let restarted = region.restart_marker.is_some()
+        && reading.restart_marker.is_some()
+        && region.restart_marker != reading.restart_marker;
+    if restarted {
+        drift(turn, reading, region, Drift::Restart);
+    } else if !turn.state.phase.is_live() {
+        // Rolling back or over: the wanted weight is simply set again.
+        record_read(turn, reading, region, None);
+    } else if reading.weight > region.desired {
+        drift(turn, reading, region, Drift::TowardsCanary);
+    } else if reading.weight == Weight::ZERO {
+        turn.roll_back(Cause::HandEdit { region: reading.region.clone() }, false, None);
+    } else {
+        drift(turn, reading, region, Drift::Ceiling);
+    }
+}
+
+fn drift(turn: &mut Turn, reading: &RegionReading, region: &RegionState, kind: Drift) {
+    let known = region.drift == Some(kind) && region.observed == Some(reading.weight);
+    if known {
+        return;
+    }
+    turn.record(Event::DriftFound {
+        region: reading.region.clone(),
+        observed: reading.weight,
+        desired: region.desired,
+        kind,
+    });
+    let holds = kind != Drift::Restart && turn.state.phase.is_live() && turn.state.paused.is_none();
+    if holds {
+        let reason =
+            format!("the weight in {} was changed to {} by hand", reading.region, reading.weight);
+        turn.record(Event::Paused { by: Actor::tidegate(), reason });
+    }
+}
+
+/// Records a reading, if it says anything new.
+fn record_read(
+    turn: &mut Turn,
+    reading: &RegionReading,
+    region: &RegionState,
+    confirmed: Option<Generation>,
+) {
+    let known = region.observed == Some(reading.weight)
+        && region.confirmed == confirmed
+        && region.note == reading.note
+        && (confirmed.is_none() || region.restart_marker == reading.restart_marker)
+        && (confirmed.is_none() || region.drift.is_none());
+    if known {
+        return;
+    }
+    turn.record(Event::RegionRead {
+        region: reading.region.clone(),
+        weight: reading.weight,
+        confirmed,
+        restart_marker: reading.restart_marker.clone(),
+        note: reading.note.clone(),
+    });
+}
+
+/// Backends decide at once: a canary without any goes back, unless stable has none either.
+fn see_backends(turn: &mut Turn, reading: &RegionReading, region: &RegionState) {
+    let Some(backends) = reading.backends else { return };
+    if region.backends != Some(backends) {
+        turn.record(Event::BackendsSeen { region: reading.region.clone(), backends });
+    }
+    let exposed = turn.state.phase.is_live() && reading.weight > Weight::ZERO;
+    if exposed && canary_is_dead(backends) {
+        turn.roll_back(Cause::CanaryUnhealthy { region: reading.region.clone() }, false, None);
+    }
+}
+
+fn canary_is_dead(backends: ArmBackends) -> bool {
+    backends.canary_healthy == 0 && backends.stable_healthy > 0
+}
+
+/// A call may have taken effect: nothing is known of the region until it is read.
+pub(super) fn effect_unknown(
+    turn: &mut Turn,
+    region: &RegionName,
+    generation: Generation,
+    what: &str,
+) {
+    let current = generation == turn.state.generation;
+    let known = turn.state.regions.get(region).is_none_or(|state| state.observed.is_none());
+    if current && !known {
+        turn.record(Event::EffectUnknown {
+            region: region.clone(),
+            generation,
+            what: what.to_owned(),
+        });
+    }
+}

@@ -1,0 +1,282 @@
+//! Why it stands where it stands, as data. Command line, API, log and dashboard render the same values.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::event::Drift;
+use crate::spec::plan::CriterionId;
+use crate::units::{Millis, RegionName, StageName, Weight};
+
+/// One thing that stands in the way of the next step, or what is going on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Load balancers have not been read since the controller started, or after a lost answer.
+    NotRead {
+        /// Where.
+        region: RegionName,
+        /// What is known.
+        note: Option<String>,
+    },
+    /// The idle slot has traffic although nothing was rolled out.
+    IdleSlotHasTraffic {
+        /// Where.
+        region: RegionName,
+        /// How much.
+        weight: Weight,
+    },
+    /// A slot that is to get traffic has no healthy backend.
+    NoHealthyBackend {
+        /// Where.
+        region: RegionName,
+    },
+    /// The way back has no healthy backend.
+    WayBackTooNarrow {
+        /// Where.
+        region: RegionName,
+    },
+    /// The weight is not read back yet.
+    NotConfirmed {
+        /// Where.
+        region: RegionName,
+        /// Wanted.
+        desired: Weight,
+        /// Read.
+        observed: Option<Weight>,
+        /// Why not, as the adapter says.
+        note: Option<String>,
+    },
+    /// Tidegate may not raise weights here: somebody else has to.
+    RaiseByHand {
+        /// Where.
+        region: RegionName,
+        /// To what.
+        desired: Weight,
+    },
+    /// Weights changed, and nobody here did it.
+    Drifted {
+        /// Where.
+        region: RegionName,
+        /// What it means.
+        kind: Drift,
+        /// Read.
+        observed: Option<Weight>,
+        /// Wanted.
+        desired: Weight,
+    },
+    /// Somebody paused it.
+    Paused {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// A stage waits for a person.
+    Gate {
+        /// Which.
+        stage: StageName,
+        /// What the pipeline says.
+        gate: String,
+    },
+    /// The bake is not over.
+    Baking {
+        /// What is left.
+        remaining: Millis,
+    },
+    /// A criterion is not proven.
+    NotProven {
+        /// Which.
+        criterion: CriterionId,
+        /// Why.
+        why: String,
+    },
+    /// The stage as a whole is not proven.
+    StageNotProven {
+        /// Why.
+        why: String,
+    },
+    /// The canary's data is missing.
+    CanaryDark {
+        /// Where and what.
+        what: String,
+        /// Until it rolls back, if it will.
+        rollback_in: Option<Millis>,
+    },
+    /// Data of both arms is missing, or the source does not answer.
+    SourceDark {
+        /// Where and what.
+        what: String,
+        /// Until it rolls back, if it will.
+        rollback_in: Option<Millis>,
+    },
+    /// There are signs that something is wrong, not proven.
+    Held {
+        /// What.
+        what: String,
+    },
+    /// The region's own probes fail.
+    RegionUnhealthy {
+        /// Which.
+        region: RegionName,
+    },
+    /// Fewer canary requests than needed.
+    TooFewRequests {
+        /// So far.
+        requests: u64,
+        /// Needed.
+        requests_min: u64,
+    },
+    /// The longest time of the stage has passed without proof; a person has to decide.
+    Undecided {
+        /// Which.
+        stage: StageName,
+    },
+    /// A criterion of an earlier stage has still to be proven.
+    Owed {
+        /// Which.
+        criteria: Vec<CriterionId>,
+    },
+    /// Going back.
+    RollingBack {
+        /// Why.
+        cause: String,
+    },
+    /// Tidegate only observes this service.
+    ObserveOnly,
+    /// It is over.
+    Over,
+}
+
+impl Reason {
+    /// Only a person can end this.
+    #[must_use]
+    pub fn needs_person(&self) -> bool {
+        match self {
+            Self::Drifted { kind, .. } => *kind != Drift::Restart,
+            Self::Paused { .. }
+            | Self::Gate { .. }
+            | Self::Undecided { .. }
+            | Self::RaiseByHand { .. }
+            | Self::IdleSlotHasTraffic { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// One plain sentence.
+impl fmt::Display for Reason {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRead { region, note } => {
+                write!(out, "{region}: load balancer not read yet{}", noted(note.as_deref()))
+            }
+            Self::IdleSlotHasTraffic { region, weight } => {
+                write!(
+                    out,
+                    "{region}: the idle slot has {weight} of the traffic although nothing is rolled out"
+                )
+            }
+            Self::NoHealthyBackend { region } => {
+                write!(out, "{region}: the canary's slot has no healthy backend")
+            }
+            Self::WayBackTooNarrow { region } => {
+                write!(out, "{region}: way back too narrow, the stable slot has no healthy backend")
+            }
+            Self::NotConfirmed { region, desired, observed, note } => {
+                let read = observed.map_or("nothing".to_owned(), |weight| weight.to_string());
+                write!(
+                    out,
+                    "{region}: {desired} wanted, {read} read back{}",
+                    noted(note.as_deref())
+                )
+            }
+            Self::RaiseByHand { region, desired } => {
+                write!(
+                    out,
+                    "{region}: authority is rollback_only, raise the canary to {desired} by hand"
+                )
+            }
+            Self::Drifted { region, kind, observed, desired } => {
+                let read = observed.map_or("?".to_owned(), |weight| weight.to_string());
+                let what = match kind {
+                    Drift::Restart => "the load balancer restarted and lost its weights",
+                    Drift::TowardsCanary => {
+                        "somebody raised the canary by hand; resume sets it back"
+                    }
+                    Drift::Ceiling => "somebody lowered the canary by hand; resume sets it back",
+                    Drift::Newer => {
+                        "a newer generation has been here: another controller, or this state is old"
+                    }
+                };
+                write!(out, "{region}: {read} read, {desired} wanted: {what}")
+            }
+            Self::Paused { by, reason } => write!(out, "paused by {by}: {reason}"),
+            Self::Gate { stage, gate } => write!(out, "stage {stage} waits for a person: {gate}"),
+            Self::Baking { remaining } => write!(out, "baking, {remaining} left"),
+            Self::NotProven { criterion, why } => write!(out, "{criterion} is not proven: {why}"),
+            Self::StageNotProven { why } => write!(out, "the stage is not proven: {why}"),
+            Self::CanaryDark { what, rollback_in } => {
+                write!(out, "no data of the canary: {what}{}", rolls_back(*rollback_in))
+            }
+            Self::SourceDark { what, rollback_in } => {
+                write!(out, "no data: {what}{}", rolls_back(*rollback_in))
+            }
+            Self::Held { what } => write!(out, "holding: {what}"),
+            Self::RegionUnhealthy { region } => write!(out, "{region}: its health probe fails"),
+            Self::TooFewRequests { requests, requests_min } => {
+                write!(out, "{requests} of at least {requests_min} canary requests seen")
+            }
+            Self::Undecided { stage } => {
+                write!(
+                    out,
+                    "stage {stage} reached its longest time undecided; promote or roll back"
+                )
+            }
+            Self::Owed { criteria } => {
+                let names: Vec<_> = criteria.iter().map(ToString::to_string).collect();
+                write!(out, "still to be proven before promotion: {}", names.join(", "))
+            }
+            Self::RollingBack { cause } => write!(out, "rolling back: {cause}"),
+            Self::ObserveOnly => {
+                write!(out, "authority is observe: nothing is written to a load balancer")
+            }
+            Self::Over => write!(out, "it is over"),
+        }
+    }
+}
+
+fn noted(note: Option<&str>) -> String {
+    note.map_or(String::new(), |note| format!(" ({note})"))
+}
+
+fn rolls_back(remaining: Option<Millis>) -> String {
+    remaining.map_or(String::new(), |left| format!("; rolls back in {left} unless it returns"))
+}
+
+/// One plain sentence for a cause.
+impl fmt::Display for super::event::Cause {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Breach(breach) => out.write_str(&breach.text),
+            Self::NoData { region, analysis, why } => {
+                let why = match why {
+                    super::poll::MissingReason::NoSeries => "no series",
+                    super::poll::MissingReason::Stale => "stale samples",
+                    super::poll::MissingReason::NotANumber => "not a number",
+                    super::poll::MissingReason::NoTraffic => "no traffic",
+                };
+                write!(
+                    out,
+                    "no data of the canary in {region} while stable has data: {analysis}, {why}"
+                )
+            }
+            Self::SourceDark(what) => write!(out, "no data from the source: {what}"),
+            Self::Asked { by, reason } => write!(out, "asked by {}: {reason}", by.name),
+            Self::HandEdit { region } => write!(out, "{region}: the canary was set to 0 by hand"),
+            Self::CanaryUnhealthy { region } => {
+                write!(out, "{region}: no healthy backend is left in the canary's slot")
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Why it stands where it stands: everything that is in the way of the next step, derived from the state alone.
+
+use super::advance::LOG_HARM_HOLD;
+use super::event::Drift;
+use super::polled;
+use super::reason::Reason;
+use super::rollout::{Phase, Rollout};
+use super::verdict::{HoldEvidence, Judgement, Outcome, Undecided};
+use crate::spec::plan::{Authority, OnFail};
+use crate::units::{Timestamp, Weight};
+
+/// Every reason, the most urgent first.
+#[must_use]
+pub fn why(state: &Rollout, _now: Timestamp) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    match state.phase {
+        phase if phase.is_over() => return vec![Reason::Over],
+        Phase::RollingBack => {
+            let cause = state.cause.as_ref().map_or(String::new(), ToString::to_string);
+            reasons.push(Reason::RollingBack { cause });
+        }
+        _ => {}
+    }
+    if let Some(pause) = &state.paused {
+        reasons.push(Reason::Paused { by: pause.by.clone(), reason: pause.reason.clone() });
+    }
+    match state.phase {
+        Phase::Preparing => reasons.extend(preparing(state)),
+        Phase::Gated => {
+            let gate = state.stage().gate.clone().unwrap_or_default();
+            reasons.push(Reason::Gate { stage: state.stage().name.clone(), gate });
+        }
+        Phase::Baking => reasons.extend(baking(state)),
+        _ => {}
+    }
+    reasons.extend(unconfirmed(state));
+    if state.plan.authority == Authority::Observe {
+        reasons.push(Reason::ObserveOnly);
+    }
+    reasons
+}
+
+/// Every region was read, its idle slot has no traffic, and it can take some.
+pub(super) fn idle_everywhere(state: &Rollout) -> bool {
+    preparing(state).is_empty()
+}
+
+fn preparing(state: &Rollout) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    for (name, region) in &state.regions {
+        match region.observed {
+            None => {
+                reasons.push(Reason::NotRead { region: name.clone(), note: region.note.clone() })
+            }
+            Some(_) if region.note.is_some() => {
+                reasons.push(Reason::NotRead { region: name.clone(), note: region.note.clone() });
+            }
+            Some(Weight::ZERO) => {}
+            Some(_) if state.plan.authority == Authority::Observe => {}
+            Some(weight) => {
+                reasons.push(Reason::IdleSlotHasTraffic { region: name.clone(), weight })
+            }
+        }
+    }
+    reasons.extend(capacity(state));
+    reasons
+}
+
+/// Slots that could not take, or take back, the traffic of the next step.
+pub(super) fn capacity(state: &Rollout) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    for (name, region) in &state.regions {
+        let Some(backends) = region.backends else { continue };
+        if backends.canary_healthy == 0 {
+            reasons.push(Reason::NoHealthyBackend { region: name.clone() });
+        }
+        if backends.stable_healthy == 0 {
+            reasons.push(Reason::WayBackTooNarrow { region: name.clone() });
+        }
+    }
+    reasons
+}
+
+fn unconfirmed(state: &Rollout) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    for (name, region) in &state.regions {
+        let region_name = name.clone();
+        if let Some(kind) = region.drift {
+            reasons.push(Reason::Drifted {
+                region: region_name,
+                kind,
+                observed: region.observed,
+                desired: region.desired,
+            });
+        } else if state.phase != Phase::Preparing && region.confirmed != Some(state.generation) {
+            let by_hand = state.plan.authority == Authority::RollbackOnly
+                && region.observed.is_some_and(|weight| weight < region.desired);
+            reasons.push(if by_hand {
+                Reason::RaiseByHand { region: region_name, desired: region.desired }
+            } else {
+                Reason::NotConfirmed {
+                    region: region_name,
+                    desired: region.desired,
+                    observed: region.observed,
+                    note: region.note.clone(),
+                }
+            });
+        }
+    }
+    reasons.sort_by_key(
+        |reason| !matches!(reason, Reason::Drifted { kind, .. } if *kind != Drift::Restart),
+    );
+    reasons
+}
+
+fn baking(state: &Rollout) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    if state.undecided {
+        reasons.push(Reason::Undecided { stage: state.stage().name.clone() });
+    }
+    let current = state.judgement.as_ref().filter(|last| last.generation == state.generation);
+    if let Some(judgement) = current {
+        reasons.extend(dark(state, judgement));
+        reasons.extend(held(judgement));
+    }
+    for (name, region) in state.regions.iter().filter(|(_, region)| region.unhealthy) {
+        let _ = region;
+        reasons.push(Reason::RegionUnhealthy { region: name.clone() });
+    }
+    reasons.extend(capacity(state));
+    let remaining = state.step().bake.minus(state.clocks.bake);
+    if remaining.0 > 0 {
+        reasons.push(Reason::Baking { remaining });
+    }
+    match current {
+        Some(judgement) if state.at_last_step() => reasons.extend(not_proven(state, judgement)),
+        Some(judgement) => {
+            let requests_min = state.stage().min_requests;
+            if let Some(requests) = requests(judgement).filter(|&seen| seen < requests_min) {
+                reasons.push(Reason::TooFewRequests { requests, requests_min });
+            }
+        }
+        None => reasons.push(Reason::StageNotProven {
+            why: "nothing was measured at these weights yet".to_owned(),
+        }),
+    }
+    let last = state.next_step().is_none() && state.at_last_step();
+    if last && !state.owed.is_empty() {
+        reasons.push(Reason::Owed { criteria: state.owed.iter().cloned().collect() });
+    }
+    reasons
+}
+
+fn dark(state: &Rollout, judgement: &Judgement) -> Vec<Reason> {
+    let policy = &state.plan.policy;
+    let mut reasons = Vec::new();
+    if let Some(cause) = polled::canary_dark(judgement) {
+        let rolls_back = policy.on_missing.action == OnFail::Rollback;
+        let left = policy.on_missing.after.minus(state.clocks.canary_dark);
+        reasons.push(Reason::CanaryDark {
+            what: cause.to_string(),
+            rollback_in: rolls_back.then_some(left),
+        });
+    } else if polled::is_dark(judgement) {
+        let rolls_back = policy.on_source_error.action == OnFail::Rollback;
+        let left = policy.on_source_error.after.minus(state.clocks.source_dark);
+        let what =
+            polled::source_dark(judgement).unwrap_or_else(|| "no traffic on either arm".to_owned());
+        reasons.push(Reason::SourceDark { what, rollback_in: rolls_back.then_some(left) });
+    }
+    reasons
+}
+
+fn held(judgement: &Judgement) -> Option<Reason> {
+    let what = if let Some(breach) = &judgement.breach {
+        breach.text.clone()
+    } else {
+        match &judgement.hold {
+            Some(HoldEvidence::SharedOutage(what)) => what.clone(),
+            Some(HoldEvidence::TrafficDoesNotFollow { region, observed, confirmed }) => format!(
+                "{region}: traffic does not follow the weight ({:.1} % of the requests, {:.1} % wanted)",
+                observed * 100.0,
+                confirmed * 100.0
+            ),
+            Some(HoldEvidence::SignOfHarm { log_harm }) => {
+                format!("signs of harm, 1 in {:.0} by chance", log_harm.exp())
+            }
+            None if judgement.log_harm >= LOG_HARM_HOLD => {
+                format!("signs of harm, 1 in {:.0} by chance", judgement.log_harm.exp())
+            }
+            None => return None,
+        }
+    };
+    Some(Reason::Held { what })
+}
+
+fn not_proven(state: &Rollout, judgement: &Judgement) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    let stage: Vec<_> = state.stage().criteria.iter().map(|criterion| &criterion.id).collect();
+    for verdict in judgement.verdicts.iter().filter(|verdict| !verdict.dry_run) {
+        if stage.contains(&&verdict.criterion) && verdict.outcome != Outcome::Pass {
+            let why = outcome_text(&verdict.outcome);
+            reasons.push(Reason::NotProven { criterion: verdict.criterion.clone(), why });
+        }
+    }
+    if reasons.is_empty() && judgement.stage != Outcome::Pass {
+        reasons.push(Reason::StageNotProven { why: outcome_text(&judgement.stage) });
+    }
+    reasons
+}
+
+/// An outcome as a fragment for people.
+#[must_use]
+pub fn outcome_text(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Pass => "proven".to_owned(),
+        Outcome::Fail => "proven violated".to_owned(),
+        Outcome::Undecided(Undecided::NotEnoughData { requests, requests_min, remaining }) => {
+            let more = remaining
+                .map_or(String::new(), |time| format!(", about {time} more at this traffic"));
+            if requests < requests_min {
+                format!("{requests} of at least {requests_min} requests{more}")
+            } else {
+                format!("not enough evidence from {requests} requests{more}")
+            }
+        }
+        Outcome::Undecided(Undecided::NoData(why)) => format!("no data ({why:?})"),
+        Outcome::Undecided(Undecided::SourceError(what)) => what.clone(),
+        Outcome::Undecided(Undecided::CheckNotHeld(what)) => what.clone(),
+        Outcome::Undecided(Undecided::RegionDiffers(region)) => {
+            format!("{region} shows signs of harm")
+        }
+        Outcome::Undecided(Undecided::Assumption(what)) => what.clone(),
+    }
+}
+
+/// The fewest canary requests that any statistical verdict rests on; `None` without one.
+pub(super) fn requests(judgement: &Judgement) -> Option<u64> {
+    let totals = judgement.verdicts.iter().filter_map(|verdict| verdict.numbers.canary);
+    totals.map(|(_, total)| total as u64).min()
+}
