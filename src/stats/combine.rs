@@ -99,7 +99,7 @@ pub struct SequentialP {
 impl SequentialP {
     /// Takes in the wealth of the latest look; NaN changes nothing.
     pub fn observe(&mut self, log_wealth: f64) {
-        self.log_wealth_max = self.log_wealth_max.max(log_wealth.min(f64::MAX));
+        self.log_wealth_max = self.log_wealth_max.max(log_wealth).min(f64::MAX);
     }
 
     /// In \[0, 1\]; 1 before the first look.

@@ -22,11 +22,10 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/vectors.json
 
 type Check = fn(&mut Section<'_>);
 
-const SECTIONS: [(&str, Check); 17] = [
+const SECTIONS: [(&str, Check); 16] = [
     ("window_evalues", window_evalues),
     ("count_monitor", count_monitor),
     ("design_effect", design_effect),
-    ("pod_tau2", pod_tau2),
     ("histogram_interpolation", histogram_interpolation),
     ("quantile_interval", quantile_intervals),
     ("latency_monitor", latency_monitor),
@@ -236,17 +235,7 @@ fn design_effect(section: &mut Section<'_>) {
     }
 }
 
-fn pod_tau2(section: &mut Section<'_>) {
-    check_pod_tau2(section, section.data);
-    for case in items(section.data, "cases") {
-        check_pod_tau2(section, case);
-    }
-}
-
 fn check_pod_tau2(section: &mut Section<'_>, case: &Value) {
-    if case["tau2"].is_null() {
-        return;
-    }
     let counts = numbers(case, "x").into_iter().zip(numbers(case, "n"));
     let pods: Vec<Arm> = counts.map(|(events, requests)| Arm::new(events, requests)).collect();
     section.close(case, "tau2", pod_variance(&pods));
