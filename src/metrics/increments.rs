@@ -97,6 +97,12 @@ fn key<'a>(labels: impl Iterator<Item = (&'a str, &'a str)>) -> u64 {
     digest.iter().take(8).fold(0, |sum, &byte| sum << 8 | u64::from(byte))
 }
 
+/// How old the newest sample is; the longest time there is without any.
+#[must_use]
+pub fn sample_age(newest: Option<Timestamp>, now: Timestamp) -> Millis {
+    newest.map_or(Millis(u64::MAX), |newest| now.since(newest))
+}
+
 impl Counters {
     /// Takes in what the selectors of one arm returned and returns what each series gained.
     ///
