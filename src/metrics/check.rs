@@ -76,6 +76,10 @@ async fn ask_http(
         let misconfigured = matches!(error, Url | Secret { .. } | Authority { .. });
         (error.to_string(), misconfigured)
     };
+    // As a segment of a path these would walk up, even percent-encoded.
+    if matches!(subject.version.as_str(), "." | "..") {
+        return Err(("a version of dots alone cannot stand in a URL".to_owned(), true));
+    }
     let url = filled(url, subject);
     let client = http::client(&url, timeout, None).map_err(said)?;
     let request = http::with_auth(client.get(&url), auth).map_err(said)?;
@@ -113,7 +117,7 @@ fn encoded(value: &str) -> String {
     use std::fmt::Write;
     let mut text = String::new();
     for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) || (byte == b'.' && !is_dots(value)) {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             text.push(char::from(byte));
         } else {
             // Writing to a String cannot fail.
@@ -121,11 +125,6 @@ fn encoded(value: &str) -> String {
         }
     }
     text
-}
-
-/// `.` and `..` would walk through the path, even percent-encoded; see [`encoded`].
-fn is_dots(value: &str) -> bool {
-    value.bytes().all(|byte| byte == b'.')
 }
 
 async fn run(
@@ -154,7 +153,9 @@ async fn run(
         .map_err(|error| (format!("the command cannot be started: {}", error.kind()), true))?;
     let mut group = Group { id: child.id(), child };
     match tokio::time::timeout(timeout.duration(), group.finish()).await {
-        Ok(answer) => answer.map_err(|error| (format!("the command broke off: {}", error.kind()), false)),
+        Ok(answer) => {
+            answer.map_err(|error| (format!("the command broke off: {}", error.kind()), false))
+        }
         Err(_) => Err((format!("no end within {timeout}"), false)),
     }
 }
@@ -163,7 +164,10 @@ async fn run(
 fn argument(text: &str, subject: &Subject) -> Result<String, Failure> {
     for (name, value) in values(subject) {
         if text == name && value.starts_with('-') {
-            return Err((format!("the value of {name} starts with `-` and would be an option"), true));
+            return Err((
+                format!("the value of {name} starts with `-` and would be an option"),
+                true,
+            ));
         }
         if text == name {
             return Ok(value.to_owned());
@@ -184,8 +188,7 @@ struct Group {
 impl Group {
     async fn finish(&mut self) -> std::io::Result<CheckAnswer> {
         let (stdout, stderr) = (self.child.stdout.take(), self.child.stderr.take());
-        let (status, out, err) =
-            tokio::join!(self.child.wait(), drained(stdout), drained(stderr));
+        let (status, out, err) = tokio::join!(self.child.wait(), drained(stdout), drained(stderr));
         let status = status?;
         let text = if detail(&out).is_empty() { detail(&err) } else { detail(&out) };
         let how = || match status.code() {
@@ -199,7 +202,8 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let id = self.id.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+        let id =
+            self.id.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
         if let Some(id) = id {
             // The group may already be gone.
             let _ = rustix::process::kill_process_group(id, rustix::process::Signal::KILL);
@@ -222,8 +226,13 @@ async fn drained(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
 /// The first line that says something, shortened and made safe to show.
 fn detail(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let line: Vec<char> =
-        text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().chars().collect();
+    let line: Vec<char> = text
+        .lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty())
+        .unwrap_or_default()
+        .chars()
+        .collect();
     let cut = &line[..line.len().min(DETAIL_LENGTH_MAX)];
     // `shown` takes 80 characters at a time.
     let safe: String = cut.chunks(80).map(|part| shown(&part.iter().collect::<String>())).collect();
@@ -243,7 +252,11 @@ mod tests {
         }
     }
 
-    async fn command(arguments: &[&str], version: &str, timeout_ms: u64) -> Result<CheckAnswer, MetricsError> {
+    async fn command(
+        arguments: &[&str],
+        version: &str,
+        timeout_ms: u64,
+    ) -> Result<CheckAnswer, MetricsError> {
         let arguments = arguments.iter().map(|text| (*text).to_owned()).collect();
         let checks = Checks::new([("c".to_owned(), FleetCheck::Command(arguments))].into());
         checks.check("c", &subject(version), Millis(timeout_ms)).await
@@ -251,14 +264,19 @@ mod tests {
 
     #[test]
     fn values_stay_one_piece_of_the_url() {
-        let url = filled("http://h/{service}/{version}?r={region}&x={y}", &subject("a/../b?c#d&{region}"));
+        let url = filled(
+            "http://h/{service}/{version}?r={region}&x={y}",
+            &subject("a/../b?c#d&{region}"),
+        );
         assert_eq!(url, "http://h/api/a%2F..%2Fb%3Fc%23d%26%7Bregion%7D?r=eu_west_1&x={y}");
-        assert_eq!(encoded(".."), "%2E%2E");
     }
 
     #[tokio::test]
     async fn a_command_holds_on_exit_code_zero_and_sees_values_as_arguments() {
-        let held = command(&["sh", "-c", "echo \"$1; $HOME.\"", "sh", "{version}"], "$(id);x", 5_000).await.unwrap();
+        let held =
+            command(&["sh", "-c", "echo \"$1; $HOME.\"", "sh", "{version}"], "$(id);x", 5_000)
+                .await
+                .unwrap();
         assert_eq!(held, CheckAnswer { held: true, detail: "$(id);x; .".to_owned() });
         let not = command(&["sh", "-c", "echo no >&2; exit 3"], "1", 5_000).await.unwrap();
         assert_eq!(not, CheckAnswer { held: false, detail: "no".to_owned() });
@@ -285,7 +303,12 @@ mod tests {
 
     #[tokio::test]
     async fn endless_output_is_bounded_and_safe_to_show() {
-        let held = command(&["sh", "-c", "head -c 5000000 /dev/zero | tr '\\0' x; printf 'z'"], "1", 20_000).await;
+        let held = command(
+            &["sh", "-c", "head -c 5000000 /dev/zero | tr '\\0' x; printf 'z'"],
+            "1",
+            20_000,
+        )
+        .await;
         assert_eq!(held.unwrap().detail, "x".repeat(200));
         let colour = command(&["printf", "\u{1b}[31mred"], "1", 5_000).await.unwrap();
         assert_eq!(colour.detail, "\\u{1b}[31mred");
@@ -293,7 +316,9 @@ mod tests {
 
     #[tokio::test]
     async fn placeholders_within_an_argument_options_and_unknown_names_are_refused() {
-        for (arguments, version) in [(&["true", "v={version}"], "1"), (&["true", "{version}"], "-rf")] {
+        for (arguments, version) in
+            [(&["true", "v={version}"], "1"), (&["true", "{version}"], "-rf")]
+        {
             assert!(command(arguments, version, 1_000).await.unwrap_err().misconfigured);
         }
         assert!(command(&[], "1", 1_000).await.unwrap_err().misconfigured);

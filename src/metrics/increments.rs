@@ -233,7 +233,8 @@ fn histogram_resets(
     known: &BTreeMap<u64, Point>,
 ) -> BTreeMap<u64, BTreeSet<Timestamp>> {
     let mut resets: BTreeMap<u64, BTreeSet<Timestamp>> = BTreeMap::new();
-    for (id, (labels, samples)) in merged.iter().filter(|(_, (labels, _))| labels.contains_key("le"))
+    for (id, (labels, samples)) in
+        merged.iter().filter(|(_, (labels, _))| labels.contains_key("le"))
     {
         let mut last = known.get(id).copied();
         for &(at, value) in samples {
@@ -367,9 +368,8 @@ mod tests {
 
     #[test]
     fn one_bucket_that_fell_resets_the_whole_histogram() {
-        let bucket = |le: &str, samples: &[(u64, f64)]| {
-            series(&[("instance", "a"), ("le", le)], samples)
-        };
+        let bucket =
+            |le: &str, samples: &[(u64, f64)]| series(&[("instance", "a"), ("le", le)], samples);
         let found = walk(&[
             (1_000, vec![bucket("0.1", &[(1_000, 5.0)]), bucket("+Inf", &[(1_000, 50.0)])]),
             (2_000, vec![bucket("0.1", &[(2_000, 7.0)]), bucket("+Inf", &[(2_000, 8.0)])]),

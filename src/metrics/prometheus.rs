@@ -161,10 +161,9 @@ impl Prometheus {
         after: Timestamp,
         at: Timestamp,
     ) -> Result<Increase, MetricsError> {
-        let (sums, age) = tokio::join!(
-            self.evaluate(&sum_of_increments(selector, by, at.since(after)), at),
-            self.evaluate(&format!("max(timestamp({selector}))"), at)
-        );
+        let increments = sum_of_increments(selector, by, at.since(after));
+        let newest = format!("max(timestamp({selector}))");
+        let (sums, age) = tokio::join!(self.evaluate(&increments, at), self.evaluate(&newest, at));
         let label = |series: &Series| {
             by.and_then(|name| series.labels.get(name)).cloned().unwrap_or_default()
         };

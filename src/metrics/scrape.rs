@@ -38,9 +38,9 @@ struct Endpoint {
 }
 
 impl Scrape {
-    /// Prepares the clients; asks nothing yet. `scrape.authority` is not a thing: the system's authorities are used.
+    /// Prepares the clients; asks nothing yet. HTTPS trusts the system's authorities.
     pub fn new(config: &fleet::Scrape) -> Result<Self, http::Error> {
-        let endpoint = |endpoint: &fleet::ScrapeEndpoint| {
+        let endpoint = |endpoint: &fleet::ScrapeEndpoint| -> Result<Endpoint, http::Error> {
             let url = http::checked_url(&endpoint.url)?;
             let port = url.port_or_known_default().unwrap_or(0);
             Ok(Endpoint {
@@ -137,7 +137,8 @@ impl MetricsSource for Scrape {
         let selector =
             matching::Selector::parse(selector).map_err(|what| self.misconfigured(what))?;
         let all = self.all(at).await?;
-        let newer = |series: &&Series| series.samples.iter().all(|(time, _)| *time > after && *time <= at);
+        let newer =
+            |series: &&Series| series.samples.iter().all(|(time, _)| *time > after && *time <= at);
         Ok(all.iter().filter(|one| selector.matches(&one.labels)).filter(newer).cloned().collect())
     }
 

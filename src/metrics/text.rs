@@ -148,7 +148,9 @@ mod tests {
 
     #[test]
     fn labels_escapes_and_times_are_read() {
-        let line = one("# HELP a b\n# TYPE a counter\na{x=\"q\\\"\\\\\\n}, \", y=\"\",} 1.5e3 1700000000123\n");
+        let line = one(
+            "# HELP a b\n# TYPE a counter\na{x=\"q\\\"\\\\\\n}, \", y=\"\",} 1.5e3 1700000000123\n",
+        );
         assert_eq!(line.labels["x"], "q\"\\\n}, ");
         assert_eq!(line.labels["y"], "");
         assert_eq!((line.value, line.time_ms), (1_500.0, Some(1_700_000_000_123)));
@@ -172,8 +174,20 @@ mod tests {
     #[test]
     fn anything_else_is_refused_whole_with_its_line() {
         for bad in [
-            "<html>", "a", "a{", "a{x} 1", "a{x=1} 1", "a{x=\"1} 1", "a{x=\"\\q\"} 1", "1a 1",
-            "a{x=\"1\"y=\"2\"} 1", "a{x=\"1\",x=\"2\"} 1", "a 1 2 3", "a 1 x", "a one", "a 1 -5",
+            "<html>",
+            "a",
+            "a{",
+            "a{x} 1",
+            "a{x=1} 1",
+            "a{x=\"1} 1",
+            "a{x=\"\\q\"} 1",
+            "1a 1",
+            "a{x=\"1\"y=\"2\"} 1",
+            "a{x=\"1\",x=\"2\"} 1",
+            "a 1 2 3",
+            "a 1 x",
+            "a one",
+            "a 1 -5",
         ] {
             assert_eq!(parse(format!("ok 1\n{bad}\n").as_bytes()), Err(Error::Line(2)), "{bad}");
         }

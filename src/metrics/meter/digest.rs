@@ -7,7 +7,7 @@ use super::fetch::{Both, Fetched, SumKind};
 use super::histogram::{self, Buckets};
 use super::memory::{ArmMemory, Memory};
 use crate::engine::poll::{Arm, DarkArm, Measured, MissingReason};
-use crate::metrics::increments::{series_key, sample_age};
+use crate::metrics::increments::{sample_age, series_key};
 use crate::ports::{Increase, Series};
 use crate::units::{Timestamp, shown};
 
@@ -49,7 +49,8 @@ pub(super) fn digest(memory: &mut Memory, fetched: Fetched, context: &LookContex
     found.unwrap_or_else(Measured::SourceError)
 }
 
-const SHARED: &str = "a series belongs to both arms: the selector lacks a variable that tells them apart";
+const SHARED: &str =
+    "a series belongs to both arms: the selector lacks a variable that tells them apart";
 
 fn boolean(values: &[Series]) -> Measured {
     let last = |series: &Series| series.samples.last().map(|(_, value)| *value);
@@ -84,7 +85,8 @@ fn arm_state(
     }
     let fresh = memory.saw(newest);
     if !alive {
-        let known = sample_age(memory.newest, context.at) <= crate::metrics::increments::FORGET_AFTER;
+        let known =
+            sample_age(memory.newest, context.at) <= crate::metrics::increments::FORGET_AFTER;
         return State::Dark(if known { MissingReason::Stale } else { MissingReason::NoSeries });
     }
     let odd = |series: &Series| series.samples.last().is_some_and(|(_, value)| !value.is_finite());
@@ -95,10 +97,7 @@ fn arm_state(
 }
 
 /// Both arms' states into what is reported when nothing can be counted; the counted ones otherwise.
-fn combine<T>(
-    canary: State<T>,
-    stable: State<T>,
-) -> Result<(Option<T>, Option<T>), Measured> {
+fn combine<T>(canary: State<T>, stable: State<T>) -> Result<(Option<T>, Option<T>), Measured> {
     let missing = |arm, why| Err(Measured::Missing { arm, why });
     match (canary, stable) {
         (State::Dark(why), State::Dark(_) | State::Idle { alive: false }) => {
@@ -149,7 +148,9 @@ fn proportion(
 ) -> Result<Measured, String> {
     let (canary, stable) = states(memory, arms, context)?;
     let count = |memory: &mut ArmMemory, reads: &Option<Vec<Vec<Series>>>, state: State<()>| {
-        map(state, || arm_counts(memory, reads.as_deref().unwrap_or_default(), part_is_good, context))
+        map(state, || {
+            arm_counts(memory, reads.as_deref().unwrap_or_default(), part_is_good, context)
+        })
     };
     let canary = count(&mut memory.canary, &arms.canary, canary);
     let stable = count(&mut memory.stable, &arms.stable, stable);
@@ -219,7 +220,7 @@ fn traffic(
     let likely = |other: Option<f64>, own: f64| {
         if own < 1.0 { other.unwrap_or(0.0) * own / (1.0 - own) } else { 0.0 }
     };
-    let mut silent = |memory: &mut ArmMemory, own: Option<f64>, likely: f64| {
+    let silent = |memory: &mut ArmMemory, own: Option<f64>, likely: f64| {
         own.is_some_and(|own| memory.is_silent(own, likely, context))
     };
     let canary_silent = has_canary && silent(&mut memory.canary, canary, likely(stable, share));
@@ -243,7 +244,7 @@ fn buckets(
     context: &LookContext<'_>,
 ) -> Result<Measured, String> {
     let (canary, stable) = states(memory, arms, context)?;
-    let mut count = |memory: &mut ArmMemory, reads: &Option<Vec<Vec<Series>>>, state| {
+    let count = |memory: &mut ArmMemory, reads: &Option<Vec<Vec<Series>>>, state| {
         let Some(read) = reads.as_ref().and_then(|reads| reads.first()) else {
             return Ok(map(state, Buckets::default));
         };
@@ -292,9 +293,8 @@ fn sums(
     let (canary, stable) = weighted(context);
     let state = |memory: &mut ArmMemory, reads: &Option<Vec<Increase>>, weighted: bool| {
         let newest = reads.as_ref().and_then(|reads| reads.first()?.newest);
-        let fetched = newest.map(|at| {
-            vec![vec![Series { labels: Default::default(), samples: vec![(at, 0.0)] }]]
-        });
+        let fetched = newest
+            .map(|at| vec![vec![Series { labels: Default::default(), samples: vec![(at, 0.0)] }]]);
         arm_state(memory, fetched.as_deref(), weighted, context)
     };
     let canary = state(&mut memory.canary, &arms.canary, canary);
@@ -356,7 +356,11 @@ fn gauge_arm(
     }
     if let [first, second, ..] = values.as_slice() {
         let name = |series: &Series| shown(&format!("{:?}", series.labels));
-        return Err(format!("several values where one is expected: {}, {}", name(first), name(second)));
+        return Err(format!(
+            "several values where one is expected: {}, {}",
+            name(first),
+            name(second)
+        ));
     }
     let value = values.first().and_then(|one| one.samples.last()).map(|(_, value)| *value);
     Ok(match (state, value) {

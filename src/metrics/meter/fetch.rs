@@ -22,7 +22,13 @@ pub(super) enum Fetched {
     /// Raw samples of buckets.
     Buckets(Both<Vec<Vec<Series>>>),
     /// The same two as sums, with the series (if any) that both arms share.
-    Sums { arms: Both<Vec<Increase>>, kind: SumKind, shared: bool, end: crate::units::Timestamp, first: bool },
+    Sums {
+        arms: Both<Vec<Increase>>,
+        kind: SumKind,
+        shared: bool,
+        end: crate::units::Timestamp,
+        first: bool,
+    },
     /// Values now, and raw samples of what they are made of.
     Gauge(Both<(Vec<Series>, Vec<Series>)>),
     /// An expression's values.
@@ -146,8 +152,8 @@ impl Asker<'_, '_> {
     async fn shares(&self, selector: &str) -> Result<bool, String> {
         let canary = self.bound(selector, self.context.canary)?;
         let stable = self.bound(selector, self.context.stable)?;
-        let found = self.source.evaluate(&format!("count({canary} and {stable})"), self.due.sums.1);
-        Ok(!found.await.map_err(shown)?.is_empty())
+        let both = format!("count({canary} and {stable})");
+        Ok(!self.source.evaluate(&both, self.due.sums.1).await.map_err(shown)?.is_empty())
     }
 
     async fn gauge(&self, query: &str) -> Result<Fetched, String> {
@@ -156,7 +162,11 @@ impl Asker<'_, '_> {
         Ok(Fetched::Gauge(arms))
     }
 
-    async fn arm_gauge(&self, query: &str, variables: &Variables) -> Result<(Vec<Series>, Vec<Series>), String> {
+    async fn arm_gauge(
+        &self,
+        query: &str,
+        variables: &Variables,
+    ) -> Result<(Vec<Series>, Vec<Series>), String> {
         let bound = self.bound(query, variables)?;
         let mut inputs = Vec::new();
         for selector in selectors(&bound)? {
@@ -183,7 +193,11 @@ impl Asker<'_, '_> {
         }
     }
 
-    async fn raw(&self, selectors: &[&str], variables: &Variables) -> Result<Vec<Vec<Series>>, String> {
+    async fn raw(
+        &self,
+        selectors: &[&str],
+        variables: &Variables,
+    ) -> Result<Vec<Vec<Series>>, String> {
         let mut found = Vec::new();
         for selector in selectors {
             found.push(self.recent(&self.bound(selector, variables)?).await?);

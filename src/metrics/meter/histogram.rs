@@ -77,8 +77,9 @@ pub(super) fn arm(read: &[Series], gained: &BTreeMap<u64, f64>) -> Result<Bucket
     let mut histograms: BTreeMap<u64, Option<BTreeMap<Bound, f64>>> = BTreeMap::new();
     for series in read {
         let bound = Bound(bound(series.labels.get("le").map_or("", String::as_str))?);
-        let layout =
-            histograms.entry(histogram_key(&series.labels)).or_insert_with(|| Some(BTreeMap::new()));
+        let layout = histograms
+            .entry(histogram_key(&series.labels))
+            .or_insert_with(|| Some(BTreeMap::new()));
         match (gained.get(&series_key(&series.labels)), layout.as_mut()) {
             (Some(amount), Some(layout)) => {
                 layout.insert(bound, *amount);
@@ -100,7 +101,10 @@ pub(super) fn arm(read: &[Series], gained: &BTreeMap<u64, f64>) -> Result<Bucket
 }
 
 /// Both arms over the bounds that they share; fewer than two are an error.
-pub(super) fn measured(canary: Option<Buckets>, stable: Option<Buckets>) -> Result<Measured, String> {
+pub(super) fn measured(
+    canary: Option<Buckets>,
+    stable: Option<Buckets>,
+) -> Result<Measured, String> {
     let known = [&canary, &stable].into_iter().flatten().filter(|arm| !arm.is_empty);
     let known: Vec<&Buckets> = known.collect();
     let Some(first) = known.first() else { return Ok(Measured::NotDue) };
@@ -108,7 +112,10 @@ pub(super) fn measured(canary: Option<Buckets>, stable: Option<Buckets>) -> Resu
     let bounds: Vec<f64> =
         first.cumulative.iter().map(|(bound, _)| *bound).filter(shared).collect();
     if bounds.len() < 2 {
-        return Err(format!("the arms share {} bucket bounds, at least 2 are needed", bounds.len()));
+        return Err(format!(
+            "the arms share {} bucket bounds, at least 2 are needed",
+            bounds.len()
+        ));
     }
     let over = |arm: Option<Buckets>| {
         let arm = arm.unwrap_or_default();

@@ -31,8 +31,7 @@ pub(super) fn evaluate(expr: &Expr, all: &[Series], at: Timestamp) -> Result<Vec
     Ok(found.into_iter().map(series).collect())
 }
 
-const UNSUPPORTED: &str =
-    "scraped endpoints answer only selectors, sums and comparisons of their newest values: use a Prometheus for this";
+const UNSUPPORTED: &str = "scraped endpoints answer only selectors, sums and comparisons of their newest values: use a Prometheus for this";
 
 fn value(expr: &Expr, all: &[Series], depth: usize) -> Result<Value, String> {
     if depth > 32 {
@@ -83,15 +82,16 @@ fn combined(binary: &BinaryExpr, all: &[Series], depth: usize) -> Result<Value, 
     let operator = binary.op.to_string();
     let left = value(&binary.lhs, all, depth + 1)?;
     let right = value(&binary.rhs, all, depth + 1)?;
-    let one = |labels: Labels, a: f64, b: f64, kept: f64| -> Result<Option<(Labels, f64)>, String> {
-        Ok(match apply(&operator, a, b).ok_or(UNSUPPORTED)? {
-            Outcome::Number(number) => Some((unnamed(labels), number)),
-            Outcome::Truth(truth) if bool_result => {
-                Some((unnamed(labels), f64::from(u8::from(truth))))
-            }
-            Outcome::Truth(truth) => truth.then_some((labels, kept)),
-        })
-    };
+    let one =
+        |labels: Labels, a: f64, b: f64, kept: f64| -> Result<Option<(Labels, f64)>, String> {
+            Ok(match apply(&operator, a, b).ok_or(UNSUPPORTED)? {
+                Outcome::Number(number) => Some((unnamed(labels), number)),
+                Outcome::Truth(truth) if bool_result => {
+                    Some((unnamed(labels), f64::from(u8::from(truth))))
+                }
+                Outcome::Truth(truth) => truth.then_some((labels, kept)),
+            })
+        };
     let vector = match (left, right) {
         (Value::Number(a), Value::Number(b)) => {
             return match apply(&operator, a, b).ok_or(UNSUPPORTED)? {
@@ -99,12 +99,14 @@ fn combined(binary: &BinaryExpr, all: &[Series], depth: usize) -> Result<Value, 
                 Outcome::Truth(truth) => Ok(Value::Number(f64::from(u8::from(truth)))),
             };
         }
-        (Value::Vector(vector), Value::Number(b)) => {
-            vector.into_iter().map(|(labels, a)| one(labels, a, b, a)).collect::<Result<Vec<_>, _>>()?
-        }
-        (Value::Number(a), Value::Vector(vector)) => {
-            vector.into_iter().map(|(labels, b)| one(labels, a, b, b)).collect::<Result<Vec<_>, _>>()?
-        }
+        (Value::Vector(vector), Value::Number(b)) => vector
+            .into_iter()
+            .map(|(labels, a)| one(labels, a, b, a))
+            .collect::<Result<Vec<_>, _>>()?,
+        (Value::Number(a), Value::Vector(vector)) => vector
+            .into_iter()
+            .map(|(labels, b)| one(labels, a, b, b))
+            .collect::<Result<Vec<_>, _>>()?,
         (Value::Vector(left), Value::Vector(right)) => match (left.as_slice(), right.as_slice()) {
             ([(a_labels, a)], [(b_labels, b)]) if a_labels.is_empty() && b_labels.is_empty() => {
                 vec![one(Labels::new(), *a, *b, *a)?]
@@ -149,7 +151,8 @@ mod tests {
 
     fn ask(text: &str) -> Result<Vec<f64>, String> {
         let series = |code: &str, number: f64| Series {
-            labels: [("__name__".to_owned(), "m".to_owned()), ("code".to_owned(), code.to_owned())].into(),
+            labels: [("__name__".to_owned(), "m".to_owned()), ("code".to_owned(), code.to_owned())]
+                .into(),
             samples: vec![(Timestamp(1), number)],
         };
         let all = [series("200", 90.0), series("500", 10.0)];
@@ -176,7 +179,15 @@ mod tests {
 
     #[test]
     fn what_needs_more_than_the_newest_values_is_refused() {
-        for text in ["rate(m[1m])", "sum by (code) (m)", "m / m", "m offset 1m", "topk(1, m)", "m and m", "m["] {
+        for text in [
+            "rate(m[1m])",
+            "sum by (code) (m)",
+            "m / m",
+            "m offset 1m",
+            "topk(1, m)",
+            "m and m",
+            "m[",
+        ] {
             assert!(ask(text).is_err(), "{text}");
         }
     }

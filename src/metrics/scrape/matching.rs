@@ -25,7 +25,10 @@ impl Selector {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         match promql_parser::parser::parse(text) {
             Ok(Expr::VectorSelector(selector)) => Self::new(&selector),
-            _ => Err("not a plain selector: scraped endpoints hold only the newest values".to_owned()),
+            _ => {
+                Err("not a plain selector: scraped endpoints hold only the newest values"
+                    .to_owned())
+            }
         }
     }
 
@@ -36,10 +39,10 @@ impl Selector {
         if !selector.matchers.or_matchers.is_empty() {
             return Err("`or` between matchers is not supported".to_owned());
         }
-        let name = selector.name.iter().map(|name| Rule {
-            label: "__name__".to_owned(),
-            kind: Kind::Equal(name.clone()),
-        });
+        let name = selector
+            .name
+            .iter()
+            .map(|name| Rule { label: "__name__".to_owned(), kind: Kind::Equal(name.clone()) });
         let rules = selector.matchers.matchers.iter().map(rule);
         Ok(Self(name.map(Ok).chain(rules).collect::<Result<_, _>>()?))
     }
@@ -79,10 +82,17 @@ mod tests {
 
     #[test]
     fn matchers_mean_what_they_mean_in_prometheus() {
-        let labels: BTreeMap<String, String> =
-            [("__name__", "m"), ("code", "503"), ("v", "1")].map(|(n, v)| (n.into(), v.into())).into();
+        let labels: BTreeMap<String, String> = [("__name__", "m"), ("code", "503"), ("v", "1")]
+            .map(|(n, v)| (n.into(), v.into()))
+            .into();
         let matches = |text: &str| Selector::parse(text).unwrap().matches(&labels);
-        for yes in ["m", "m{code=~\"5..\"}", "m{none=\"\"}", "{__name__=\"m\"}", "m{v!=\"2\",code!~\"4..\"}"] {
+        for yes in [
+            "m",
+            "m{code=~\"5..\"}",
+            "m{none=\"\"}",
+            "{__name__=\"m\"}",
+            "m{v!=\"2\",code!~\"4..\"}",
+        ] {
             assert!(matches(yes), "{yes}");
         }
         for no in ["n", "m{code=~\"50\"}", "m{code=~\"5\"}", "m{none!=\"\"}", "m{v!~\"1|2\"}"] {
