@@ -135,6 +135,27 @@ pub trait MetricsSource: Send + Sync {
 
     /// The value of an expression at `at`; NaN values are kept. Sources that cannot evaluate say so.
     async fn evaluate(&self, expression: &str, at: Timestamp) -> Result<Vec<Series>, MetricsError>;
+
+    /// What the counters that `selector` matches gained after `after` up to `at`, summed by the source itself over all
+    /// series with the same value of label `by` (all together without it). `None`: read [`raw`](Self::raw) instead.
+    async fn increase(
+        &self,
+        _selector: &str,
+        _by: Option<&str>,
+        _after: Timestamp,
+        _at: Timestamp,
+    ) -> Option<Result<Increase, MetricsError>> {
+        None
+    }
+}
+
+/// What counters gained, summed by the source.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Increase {
+    /// By value of the label asked for; `""` without one. Empty: nothing had a sample at both ends.
+    pub sums: BTreeMap<String, f64>,
+    /// Time of the newest sample of all; `None` when nothing matches.
+    pub newest: Option<Timestamp>,
 }
 
 /// One series and its raw samples.

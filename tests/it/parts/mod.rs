@@ -1,0 +1,3 @@
+//! Real servers that tests start.
+
+pub mod prometheus;
