@@ -1,4 +1,7 @@
 //! The only place with opinions: pure, synchronous, time is an argument.
 
+pub mod event;
 pub mod poll;
+pub mod rollout;
+pub mod service;
 pub mod verdict;

@@ -1,0 +1,376 @@
+//! The state of one rollout, and the total fold that makes it from facts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::event::{ArmBackends, ArmSlots, Cause, Clocks, Drift, Event, Fact, Started};
+use super::verdict::Judgement;
+use crate::spec::plan::{CriterionId, Plan, Stage, Step};
+use crate::units::{Generation, Millis, RegionName, RolloutId, Timestamp, Version, Weight};
+
+/// Everything known of one rollout; nothing in it is not in the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// Which.
+    pub id: RolloutId,
+    /// The version that is rolled out.
+    pub version: Version,
+    /// The version that runs.
+    pub stable_version: Version,
+    /// The frozen plan.
+    pub plan: Plan,
+    /// Which slot plays which role.
+    pub slots: BTreeMap<RegionName, ArmSlots>,
+    /// Where in its life it is.
+    pub phase: Phase,
+    /// Since when it is in this phase.
+    pub phase_since: Timestamp,
+    /// Index of the current stage.
+    pub stage: usize,
+    /// Index of the current step within it.
+    pub step: usize,
+    /// The newest generation.
+    pub generation: Generation,
+    /// Every region of the plan.
+    pub regions: BTreeMap<RegionName, RegionState>,
+    /// Time that counts, in this step.
+    pub clocks: Clocks,
+    /// Nothing is raised until `resume`.
+    pub paused: Option<Pause>,
+    /// This stage has reached its longest time without proof.
+    pub undecided: bool,
+    /// Confirming these weights has taken too long, and was said.
+    pub overdue: bool,
+    /// Missing data has lasted too long, and was said.
+    pub data_overdue: bool,
+    /// The newest recorded verdict.
+    pub judgement: Option<Judgement>,
+    /// Criteria that have still to be proven before promotion.
+    pub owed: BTreeSet<CriterionId>,
+    /// Criteria that were let through without proof.
+    pub not_proven: BTreeSet<CriterionId>,
+    /// Why it went back, once it has.
+    pub cause: Option<Cause>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// Where in its life a rollout is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The idle slots are being looked at.
+    Preparing,
+    /// The next stage waits for a person.
+    Gated,
+    /// New weights are wanted and not read back everywhere.
+    Shifting,
+    /// Weights are confirmed and hold.
+    Baking,
+    /// All stages are done; the final weights are being confirmed.
+    Promoting,
+    /// The new version is stable; the previous slot is kept for a while.
+    Promoted,
+    /// The previous slot is no longer kept.
+    Retired,
+    /// Canary weight is going to 0 everywhere.
+    RollingBack,
+    /// Every region was read back at 0.
+    RolledBack,
+}
+
+impl Phase {
+    /// Nothing moves any more.
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Promoted | Self::Retired | Self::RolledBack)
+    }
+
+    /// Canary may have traffic and is judged.
+    #[must_use]
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Gated | Self::Shifting | Self::Baking | Self::Promoting)
+    }
+}
+
+/// What is known of one region.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RegionState {
+    /// Wanted canary weight.
+    pub desired: Weight,
+    /// Read back on every instance, at this generation.
+    pub confirmed: Option<Generation>,
+    /// Last canary weight read; none since the controller started, or while an effect is unknown.
+    pub observed: Option<Weight>,
+    /// The balancer's mark of its own start, when it was last confirmed.
+    pub restart_marker: Option<String>,
+    /// A change that nobody here made.
+    pub drift: Option<Drift>,
+    /// Backends by arm, where they can be seen.
+    pub backends: Option<ArmBackends>,
+    /// Its probes fail.
+    pub unhealthy: bool,
+    /// Why it is not settled, for people.
+    pub note: Option<String>,
+}
+
+/// Nothing is raised until `resume`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Who, or `tidegate`.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub at: Timestamp,
+}
+
+impl Rollout {
+    /// The state right after `started`.
+    #[must_use]
+    pub fn start(id: RolloutId, started: &Started, at: Timestamp) -> Self {
+        let regions = started.plan.regions.keys().map(|name| (name.clone(), RegionState::default()));
+        Self {
+            id,
+            version: started.version.clone(),
+            stable_version: started.stable_version.clone(),
+            slots: started.slots.clone(),
+            phase: Phase::Preparing,
+            phase_since: at,
+            stage: 0,
+            step: 0,
+            generation: started.generation,
+            regions: regions.collect(),
+            clocks: Clocks::default(),
+            paused: None,
+            undecided: false,
+            overdue: false,
+            data_overdue: false,
+            judgement: None,
+            owed: BTreeSet::new(),
+            not_proven: BTreeSet::new(),
+            cause: None,
+            started_at: at,
+            ended_at: None,
+            plan: started.plan.clone(),
+        }
+    }
+
+    /// Folds a sequence of facts; `None` unless the first one is `Started`.
+    pub fn fold<'a>(facts: impl IntoIterator<Item = &'a Fact>) -> Option<Self> {
+        let mut rollout: Option<Self> = None;
+        for fact in facts {
+            rollout = match (rollout, &fact.event, &fact.rollout) {
+                (None, Event::Started(started), Some(id)) => Some(Self::start(id.clone(), started, fact.at)),
+                (Some(mut rollout), event, _) => {
+                    rollout.apply(event, fact.at);
+                    Some(rollout)
+                }
+                (None, ..) => None,
+            };
+        }
+        rollout
+    }
+
+    /// The current stage.
+    #[must_use]
+    pub fn stage(&self) -> &Stage {
+        // A plan has at least one stage, and `stage` only ever names one of them.
+        &self.plan.stages[self.stage.min(self.plan.stages.len() - 1)]
+    }
+
+    /// The current step.
+    #[must_use]
+    pub fn step(&self) -> &Step {
+        let steps = &self.stage().steps;
+        &steps[self.step.min(steps.len() - 1)]
+    }
+
+    /// The step after the current one, as indices of stage and step.
+    #[must_use]
+    pub fn next_step(&self) -> Option<(usize, usize)> {
+        if self.step + 1 < self.stage().steps.len() {
+            Some((self.stage, self.step + 1))
+        } else if self.stage + 1 < self.plan.stages.len() {
+            Some((self.stage + 1, 0))
+        } else {
+            None
+        }
+    }
+
+    /// The current step is the last of its stage.
+    #[must_use]
+    pub fn at_last_step(&self) -> bool {
+        self.step + 1 >= self.stage().steps.len()
+    }
+
+    /// Every region was read back at the newest generation.
+    #[must_use]
+    pub fn all_confirmed(&self) -> bool {
+        self.regions.values().all(|region| region.confirmed == Some(self.generation))
+    }
+
+    /// How often the rollout is looked at: the shortest poll interval of its regions.
+    #[must_use]
+    pub fn poll(&self) -> Millis {
+        self.plan.regions.values().map(|region| region.poll).min().unwrap_or(Millis::from_secs(15))
+    }
+
+    /// Takes one fact in. Total: no fact is refused here, and nothing is decided.
+    pub fn apply(&mut self, event: &Event, at: Timestamp) {
+        match event {
+            Event::Adopted(_) | Event::Started(_) | Event::Prepared => {}
+            Event::GateReached { stage, .. } => {
+                self.stage = *stage;
+                self.step = 0;
+                self.enter(Phase::Gated, at);
+            }
+            Event::GateOpened { .. } => {}
+            Event::StepEntered { stage, step, generation, weights, .. } => {
+                (self.stage, self.step) = (*stage, *step);
+                self.undecided = false;
+                self.clocks = Clocks { polled_at: self.clocks.polled_at, ..Clocks::default() };
+                self.want(*generation, |name| weights.get(name).copied().unwrap_or_default());
+                self.enter(Phase::Shifting, at);
+            }
+            Event::RegionRead { .. }
+            | Event::BackendsSeen { .. }
+            | Event::EffectUnknown { .. }
+            | Event::DriftFound { .. }
+            | Event::RegionHealth { .. } => self.apply_region(event, at),
+            Event::ShiftOverdue { .. } => self.overdue = true,
+            Event::Polled { clocks } => {
+                self.data_overdue &= clocks.source_dark > Millis::ZERO;
+                self.clocks = clocks.clone();
+            }
+            Event::Judged(judgement) | Event::StagePassed { judgement, .. } => {
+                self.judgement = Some((**judgement).clone());
+            }
+            Event::StageUndecided { judgement, .. } => {
+                self.undecided = true;
+                self.judgement = Some((**judgement).clone());
+            }
+            Event::StageNotProven { owed, skipped, .. } => {
+                self.owed.extend(owed.iter().cloned());
+                self.not_proven.extend(skipped.iter().chain(owed).cloned());
+            }
+            Event::DebtPaid { criteria } => {
+                for criterion in criteria {
+                    self.owed.remove(criterion);
+                    self.not_proven.remove(criterion);
+                }
+            }
+            Event::DataOverdue { .. } => self.data_overdue = true,
+            Event::Paused { by, reason } => {
+                self.paused = Some(Pause { by: by.name.clone(), reason: reason.clone(), at });
+            }
+            Event::Resumed { generation, .. } => self.apply_resumed(*generation, at),
+            Event::RollbackStarted { cause, generation, judgement } => {
+                self.cause = Some(cause.clone());
+                if let Some(judgement) = judgement {
+                    self.judgement = Some((**judgement).clone());
+                }
+                self.paused = None;
+                self.want(*generation, |_| Weight::ZERO);
+                self.enter(Phase::RollingBack, at);
+            }
+            Event::RolledBack => self.end(Phase::RolledBack, at),
+            Event::PromotionStarted { generation } => {
+                self.want(*generation, |_| Weight::FULL);
+                self.enter(Phase::Promoting, at);
+            }
+            Event::Promoted { .. } => self.end(Phase::Promoted, at),
+            Event::Retired => self.end(Phase::Retired, at),
+            Event::Recovered => {
+                self.clocks.polled_at = None;
+                for region in self.regions.values_mut() {
+                    region.observed = None;
+                }
+            }
+        }
+    }
+
+    fn apply_region(&mut self, event: &Event, at: Timestamp) {
+        let (Event::RegionRead { region, .. }
+        | Event::BackendsSeen { region, .. }
+        | Event::EffectUnknown { region, .. }
+        | Event::DriftFound { region, .. }
+        | Event::RegionHealth { region, .. }) = event
+        else {
+            return;
+        };
+        let Some(state) = self.regions.get_mut(region) else { return };
+        match event {
+            Event::RegionRead { weight, confirmed, restart_marker, note, .. } => {
+                state.observed = Some(*weight);
+                state.confirmed = *confirmed;
+                state.note.clone_from(note);
+                if confirmed.is_some() {
+                    state.restart_marker.clone_from(restart_marker);
+                    state.drift = None;
+                }
+            }
+            Event::BackendsSeen { backends, .. } => state.backends = Some(*backends),
+            Event::EffectUnknown { what, .. } => {
+                state.observed = None;
+                state.note = Some(what.clone());
+            }
+            Event::DriftFound { observed, kind, .. } => {
+                state.observed = Some(*observed);
+                state.confirmed = None;
+                state.drift = Some(*kind);
+                self.clocks.bake = Millis::ZERO;
+            }
+            Event::RegionHealth { healthy, .. } => state.unhealthy = !healthy,
+            _ => {}
+        }
+        self.enter_by_confirmation(at);
+    }
+
+    /// Shifting ends when every region is confirmed, and begins again when one no longer is.
+    fn enter_by_confirmation(&mut self, at: Timestamp) {
+        let confirmed = self.all_confirmed();
+        match self.phase {
+            Phase::Shifting if confirmed => self.enter(Phase::Baking, at),
+            Phase::Baking if !confirmed => self.enter(Phase::Shifting, at),
+            _ => {}
+        }
+    }
+
+    fn apply_resumed(&mut self, generation: Generation, at: Timestamp) {
+        self.paused = None;
+        self.generation = generation;
+        for region in self.regions.values_mut() {
+            region.confirmed = None;
+            region.observed = None;
+            region.drift = None;
+        }
+        if self.phase == Phase::Baking {
+            self.enter(Phase::Shifting, at);
+        }
+    }
+
+    fn want(&mut self, generation: Generation, weight: impl Fn(&RegionName) -> Weight) {
+        self.generation = generation;
+        for (name, region) in &mut self.regions {
+            region.desired = weight(name);
+            region.confirmed = None;
+            region.drift = None;
+        }
+    }
+
+    fn enter(&mut self, phase: Phase, at: Timestamp) {
+        self.phase = phase;
+        self.phase_since = at;
+        self.overdue = false;
+    }
+
+    fn end(&mut self, phase: Phase, at: Timestamp) {
+        self.enter(phase, at);
+        self.paused = None;
+        self.ended_at = self.ended_at.or(Some(at));
+    }
+}

@@ -1,0 +1,111 @@
+//! What is known of a service beyond its rollouts: which slot holds which version and plays which role, by region.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::event::{Event, Fact};
+use crate::units::{Generation, RegionName, RolloutId, ServiceName, SlotName, Timestamp, Version};
+
+/// A service as the journal knows it. Folded from the same facts as its rollouts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceState {
+    /// Which.
+    pub name: ServiceName,
+    /// The stable version; none before adoption.
+    pub stable: Option<Version>,
+    /// Roles and versions by region.
+    pub regions: BTreeMap<RegionName, Slots>,
+    /// The newest generation that any of its rollouts used.
+    pub generation: Generation,
+    /// How many rollouts it had.
+    pub rollouts: u64,
+    /// The one that is under way.
+    pub open: Option<RolloutId>,
+    /// The one that was promoted last; its previous slot may still be kept.
+    pub promoted: Option<RolloutId>,
+    /// The newest version whose every criterion was proven.
+    pub proven: Option<Version>,
+    /// When it was adopted.
+    pub adopted_at: Option<Timestamp>,
+}
+
+/// Roles and versions of a service's slots in one region.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Slots {
+    /// The slot that plays stable.
+    pub stable: SlotName,
+    /// The other one.
+    pub idle: SlotName,
+    /// What is known to be deployed where.
+    pub versions: BTreeMap<SlotName, Version>,
+}
+
+impl ServiceState {
+    /// A service nothing is known of.
+    #[must_use]
+    pub fn unknown(name: ServiceName) -> Self {
+        Self {
+            name,
+            stable: None,
+            regions: BTreeMap::new(),
+            generation: Generation::default(),
+            rollouts: 0,
+            open: None,
+            promoted: None,
+            proven: None,
+            adopted_at: None,
+        }
+    }
+
+    /// Takes one fact in. `version` is the version that the fact's rollout rolls out.
+    pub fn apply(&mut self, fact: &Fact, version: Option<&Version>) {
+        match &fact.event {
+            Event::Adopted(adopted) => {
+                self.stable = Some(adopted.version.clone());
+                self.adopted_at = Some(fact.at);
+                let slots = |region: &super::event::AdoptedRegion| Slots {
+                    stable: region.stable.clone(),
+                    idle: region.idle.clone(),
+                    versions: [(region.stable.clone(), adopted.version.clone())].into(),
+                };
+                self.regions =
+                    adopted.regions.iter().map(|(name, region)| (name.clone(), slots(region))).collect();
+            }
+            Event::Started(started) => {
+                self.open.clone_from(&fact.rollout);
+                self.rollouts = fact.rollout.as_ref().map_or(self.rollouts, |id| id.number);
+                self.generation = self.generation.max(started.generation);
+                for (region, arms) in &started.slots {
+                    if let Some(slots) = self.regions.get_mut(region) {
+                        slots.versions.insert(arms.canary.clone(), started.version.clone());
+                    }
+                }
+            }
+            Event::StepEntered { generation, .. }
+            | Event::Resumed { generation, .. }
+            | Event::RollbackStarted { generation, .. }
+            | Event::PromotionStarted { generation } => {
+                self.generation = self.generation.max(*generation);
+            }
+            Event::RolledBack => self.open = None,
+            Event::Promoted { proven } => self.apply_promoted(fact, version, *proven),
+            _ => {}
+        }
+    }
+
+    fn apply_promoted(&mut self, fact: &Fact, version: Option<&Version>, proven: bool) {
+        self.open = None;
+        self.promoted.clone_from(&fact.rollout);
+        let Some(version) = version else { return };
+        self.stable = Some(version.clone());
+        if proven {
+            self.proven = Some(version.clone());
+        }
+        for slots in self.regions.values_mut() {
+            if slots.versions.get(&slots.idle) == Some(version) {
+                std::mem::swap(&mut slots.stable, &mut slots.idle);
+            }
+        }
+    }
+}
