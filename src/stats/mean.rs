@@ -19,6 +19,8 @@ const POLLS_MIN_WITH_HISTORY: u32 = 6;
 const POLLS_MIN_WITHOUT: u32 = 30;
 const EVENTS_MIN_WITHOUT: f64 = 100.0;
 const CORRELATION_MAX: f64 = 0.9;
+/// Values beyond this are unreadable: their squares would no longer fit.
+const VALUE_MAX: f64 = 1e100;
 /// Polls per block when estimating how long polls remember each other.
 pub const LONG_RUN_BLOCK: usize = 30;
 
@@ -153,9 +155,9 @@ impl MeanMonitor {
 
     /// Takes in one fresh value made of `events` canary events; a value that has not been refreshed is no new one.
     ///
-    /// A NaN or infinite value changes nothing; unreadable events count as none.
+    /// A NaN, infinite or absurd (beyond 1e100) value changes nothing; unreadable events count as none.
     pub fn update(&mut self, value: f64, events: f64) {
-        if !value.is_finite() {
+        if !(-VALUE_MAX..=VALUE_MAX).contains(&value) {
             return;
         }
         self.polls = self.polls.saturating_add(1);
