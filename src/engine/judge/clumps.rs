@@ -1,40 +1,26 @@
-//! How clumpy stable's events are, estimated while it runs.
-//!
-//! Variance over mean of stable's counts from successive differences (the fallback of a service without history): one
-//! bad stretch counts at its two ends only. Learned from stable alone, never from the canary, whose regression would
-//! hide itself.
+//! How clumpy stable's events are, estimated while it runs: the fallback of a service without history.
 
 use serde::{Deserialize, Serialize};
 
 use super::history::StableMemory;
 use super::reading::Reading;
-use crate::stats::Arm;
+use crate::stats::{Arm, Family, FanoLive};
 
-/// Before this much stable data nothing is said.
-const SECONDS_MIN: f64 = 300.0;
 /// Requests after which the edge is chosen at which slow requests are counted.
 const REQUESTS_BEFORE_EDGE: f64 = 1_000.0;
 
-/// Sums over successive polls of stable. Constant size.
+/// The estimate for one analysis in one region. Constant size.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Clumps {
-    previous: Arm,
-    squares: f64,
-    inverses: f64,
-    seen: Arm,
-    seconds: f64,
-    /// For latency: requests slower than this are the events.
+    live: FanoLive,
+    /// For latency: requests slower than this are the events. Kept once chosen, so that they stay comparable.
     edge: Option<f64>,
 }
 
 impl Clumps {
     /// The estimate, at least 1; `None` before five minutes of stable data.
     pub(super) fn clumpiness(&self) -> Option<f64> {
-        let rate = self.seen.rate().filter(|_| self.seconds >= SECONDS_MIN)?;
-        // Slow requests are no rare events: a share varies by share (1 - share).
-        let spread = if self.edge.is_some() { rate * (1.0 - rate) } else { rate };
-        let expected = spread * self.inverses;
-        Some(if expected > 0.0 { (self.squares / expected).max(1.0) } else { 1.0 })
+        self.live.clumpiness()
     }
 
     /// Takes in a poll of `seconds`; `quantile` is the one that a latency analysis compares.
@@ -45,16 +31,9 @@ impl Clumps {
         quantile: f64,
         seconds: f64,
     ) {
-        let Some(stable) = self.events(reading, memory, quantile) else { return };
-        let Some(rate) = stable.rate() else { return };
-        if let Some(previous) = self.previous.rate() {
-            self.squares += (rate - previous).powi(2);
-            self.inverses += stable.requests.recip() + self.previous.requests.recip();
+        if let Some(stable) = self.events(reading, memory, quantile) {
+            self.live.observe(stable, seconds);
         }
-        self.seen =
-            Arm::new(self.seen.events + stable.events, self.seen.requests + stable.requests);
-        self.seconds += seconds;
-        self.previous = stable;
     }
 
     fn events(&mut self, reading: &Reading, memory: &StableMemory, quantile: f64) -> Option<Arm> {
@@ -62,7 +41,8 @@ impl Clumps {
             Reading::Counts { stable, .. } => Some(*stable),
             Reading::Histogram { stable, .. } => {
                 if self.edge.is_none_or(|edge| stable.count_up_to(edge).is_none()) {
-                    *self = Self { edge: edge_near(memory, quantile), ..Self::default() };
+                    let edge = edge_near(memory, quantile);
+                    *self = Self { live: FanoLive::new(Family::Bernoulli), edge };
                 }
                 let below = stable.count_up_to(self.edge?)?;
                 Some(Arm::new(stable.total - below, stable.total))

@@ -19,6 +19,7 @@ mod nonconcurrent;
 mod numbers;
 mod outcome;
 mod pool;
+mod proportion;
 mod reading;
 mod record;
 mod traffic;
@@ -47,6 +48,8 @@ use crate::units::{AnalysisName, Generation, Millis, RegionName, Timestamp, Weig
 
 /// ln 20: evidence at which nothing is raised any more.
 const LOG_HOLD: f64 = 2.995_732_273_553_991;
+/// Intervals are for people and costly; they are made anew once in so many polls.
+const POLLS_PER_INTERVAL: u64 = 10;
 /// Requests assumed behind a gauge's value when nothing counts them.
 const GAUGE_EVENTS: f64 = 100.0;
 /// How long a shared outage holds after it was last seen.
@@ -59,6 +62,7 @@ pub struct Judge {
     step: usize,
     generation: Generation,
     entered: bool,
+    polls: u64,
     history: History,
     regions: BTreeMap<RegionName, Region>,
     sets: Vec<MonitorSet>,
@@ -94,6 +98,7 @@ impl Judge {
             step: 0,
             generation: Generation::default(),
             entered: false,
+            polls: 0,
             history,
             regions: BTreeMap::new(),
             sets: MonitorSet::all(plan),
@@ -127,6 +132,11 @@ impl Judge {
         for set in self.sets.iter_mut().filter(|set| set.is_shared()) {
             set.shared_at = Some(poll.at);
         }
+        if self.polls % POLLS_PER_INTERVAL == 0 {
+            let intervals: Vec<_> = self.sets.iter().map(|set| self.interval(plan, set)).collect();
+            self.sets.iter_mut().zip(intervals).for_each(|(set, it)| set.interval = it);
+        }
+        self.polls += 1;
         let harm = Harm::weigh(self, plan, poll.at);
         let judgement = self.judge(plan, poll, &harm);
         self.sets.iter_mut().for_each(|set| set.forget_shared(plan));
@@ -168,9 +178,10 @@ impl Judge {
     fn bet(&mut self, plan: &Plan, poll: &Poll, readings: &Readings) {
         let mut sets = std::mem::take(&mut self.sets);
         for set in sets.iter_mut().filter(|set| self.applies(plan, set)) {
+            let analysis = set.analysis.clone();
             let looks = poll.regions.iter().filter_map(|(name, look)| {
-                let reading = readings.get(&(name, &set.analysis))?;
-                self.look(name, look, &set.analysis, reading, readings)
+                let reading = readings.get(&(name, &analysis))?;
+                self.look(name, look, &analysis, reading, readings)
             });
             let looks: Vec<Look> = looks.collect();
             if !looks.is_empty() {

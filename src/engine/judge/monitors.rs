@@ -29,6 +29,8 @@ pub(super) struct MonitorSet {
     pub(super) stable: Option<Pool>,
     /// When stable was last found beyond the same limit while the canary was.
     pub(super) shared_at: Option<Timestamp>,
+    /// Interval of the effect as it was last computed, for people.
+    pub(super) interval: Option<(f64, f64)>,
 }
 
 /// One region's numbers of one poll, for one analysis.
@@ -78,6 +80,7 @@ impl MonitorSet {
             nonconcurrent: compares.then(|| pool(0.5 * alpha)),
             stable: (!compares).then(|| pool(alpha)),
             shared_at: None,
+            interval: None,
         }
     }
 

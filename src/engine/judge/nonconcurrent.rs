@@ -4,13 +4,10 @@
 //! It is not concurrent, so every verdict from it says so and by itself only holds.
 
 use super::history::StableMemory;
+use super::proportion;
 use super::watch::{Watch, rate_monitor};
 use crate::spec::plan::Test;
-use crate::stats::traffic_split::{CONCENTRATION, log_split_e_value};
 use crate::stats::{Arm, CountMonitor, Family, LatencyMonitor, Levels, Limit};
-
-/// Halvings of the bracket around the upper end; far below any share that matters.
-const STEPS: usize = 60;
 
 /// The one-sample monitor that stands in for `test`; `None` while too little is known of stable.
 pub(super) fn watch(
@@ -44,39 +41,8 @@ pub(super) fn watch(
     }
 }
 
-/// Upper end of stable's share at any time of looking, with error at most `alpha`; `None` without requests.
-///
-/// Every share is ruled out that the beta mixture around it beats by 1/alpha; clumps count once.
+/// Upper end of stable's share; clumps count once.
 fn share_upper(stable: Arm, clumpiness: f64, alpha: f64) -> Option<f64> {
-    let rate = stable.rate()?;
     let clumps = clumpiness.max(1.0);
-    let counts = [stable.events / clumps, (stable.requests - stable.events) / clumps];
-    let (mut low, mut high) = (rate, 1.0);
-    for _ in 0..STEPS {
-        let share = 0.5 * (low + high);
-        if log_split_e_value(&counts, &[share, 1.0 - share], CONCENTRATION) >= -alpha.ln() {
-            high = share;
-        } else {
-            low = share;
-        }
-    }
-    Some(high)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_upper_end_tightens_with_data_and_loosens_with_clumps() {
-        let upper = |events, requests, clumps| {
-            share_upper(Arm::new(events, requests), clumps, 0.01).unwrap()
-        };
-        assert!(upper(10.0, 10_000.0, 1.0) > 0.001);
-        assert!(upper(10.0, 10_000.0, 1.0) < 0.004);
-        assert!(upper(1_000.0, 1_000_000.0, 1.0) < 0.0012);
-        assert!(upper(10.0, 10_000.0, 5.0) > upper(10.0, 10_000.0, 1.0));
-        assert!(upper(0.0, 1_000.0, 1.0) > 0.0);
-        assert_eq!(share_upper(Arm::EMPTY, 1.0, 0.01), None);
-    }
+    proportion::upper(Arm::new(stable.events / clumps, stable.requests / clumps), alpha)
 }

@@ -6,7 +6,7 @@ use super::harm::{Harm, Role};
 use super::monitors::MonitorSet;
 use super::{Judge, LOG_HOLD};
 use crate::engine::poll::Poll;
-use crate::engine::verdict::{HoldEvidence, Judgement, Numbers, Outcome, Undecided, Verdict};
+use crate::engine::verdict::{HoldEvidence, Judgement, Outcome, Undecided, Verdict};
 use crate::spec::plan::{Criterion, Plan};
 use crate::units::{AnalysisName, Millis, RegionName, Timestamp, Weight};
 
