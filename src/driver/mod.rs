@@ -1,1 +1,66 @@
 //! The loop: observe, judge, decide, record, act.
+
+pub mod clock;
+pub mod effects;
+pub mod measure;
+pub mod service;
+pub mod site;
+pub mod task;
+pub mod view;
+
+use crate::ports::JournalError;
+use crate::units::{RegionName, RolloutId, ServiceName, Version};
+
+/// Version of the statistics whose evidence a checkpoint holds; another one is not continued silently.
+pub const STATISTICS: u32 = 1;
+
+/// Why a rollout is not driven.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing is known of the service.
+    #[error("no stable version of {0} is recorded")]
+    NotAdopted(ServiceName),
+    /// Two versions cannot be rolled out at once.
+    #[error("{0} is under way")]
+    Open(RolloutId),
+    /// The version is stable already.
+    #[error("{0} is the stable version already")]
+    AlreadyStable(Version),
+    /// Nothing of that name in the journal.
+    #[error("there is no rollout {0}")]
+    NoSuchRollout(RolloutId),
+    /// The pipeline speaks of a region where the service was not adopted.
+    #[error("{service} was not adopted in {region}")]
+    RegionNotAdopted {
+        /// The service.
+        service: ServiceName,
+        /// The region.
+        region: RegionName,
+    },
+    /// Both slots have traffic.
+    #[error("{region} splits its traffic: {found}")]
+    SplitInProgress {
+        /// Where.
+        region: RegionName,
+        /// What was read.
+        found: String,
+    },
+    /// A load balancer could not be read.
+    #[error("{0}")]
+    NotRead(String),
+    /// Regions disagree on which slot is stable: harmless, but not for adoption without a word.
+    #[error("weights of {0} are not settled: {1}")]
+    NotSettled(RegionName, String),
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The evidence could not be written down.
+    #[error("the evidence could not be written down: {0}")]
+    Checkpoint(String),
+    /// Something that must never be true would have become true; nothing was done.
+    #[error("refused by an invariant: {0}")]
+    Invariant(String),
+    /// The rollout's task panicked.
+    #[error("the task of {0} panicked")]
+    Panicked(RolloutId),
+}

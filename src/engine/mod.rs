@@ -9,6 +9,7 @@ pub mod event;
 pub mod input;
 pub mod invariants;
 pub mod outstanding;
+pub mod judge;
 pub mod poll;
 mod polled;
 mod reading;

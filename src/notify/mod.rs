@@ -1,1 +1,21 @@
-//! Telling people.
+//! Telling people. For now: the log, where the local run and its terminal are the people.
+
+use async_trait::async_trait;
+use tracing::{error, info};
+
+use crate::ports::{Notice, Notifier};
+
+/// Writes every notice to the log; a page as an error, because somebody has to act.
+#[derive(Debug, Default)]
+pub struct Log;
+
+#[async_trait]
+impl Notifier for Log {
+    async fn notify(&self, notice: &Notice) {
+        if notice.page {
+            error!(key = notice.key, "{}", notice.text);
+        } else {
+            info!(key = notice.key, "{}", notice.text);
+        }
+    }
+}

@@ -1,1 +1,4 @@
 //! Probes and health of regions.
+
+pub mod health;
+pub mod probe;

@@ -1,0 +1,391 @@
+//! The loop of one rollout: observe, judge, decide, record, act. One task, one writer.
+//!
+//! Nothing here has an opinion. Every input goes through `decide`; its facts are on disk before they are taken in;
+//! what has still to be done is derived from the state at every turn.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::BackoffBuilder;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, info, warn};
+
+use super::effects::{self, Effect};
+use super::measure::{Measured, Measuring};
+use super::site::Site;
+use super::view::{self, View};
+use super::{Error, STATISTICS};
+use crate::engine::decide::{Answer, decide};
+use crate::engine::event::{Actor, Event, Fact};
+use crate::engine::input::{Command, Input, Polled};
+use crate::engine::invariants;
+use crate::engine::judge::Judge;
+use crate::engine::outstanding::{Action, outstanding};
+use crate::engine::rollout::{Phase, Rollout};
+use crate::ports::Checkpoint;
+use crate::units::{Generation, Millis, RegionName, RolloutId, Seq, Timestamp};
+
+/// How often load balancers are read and due work is looked for, at most.
+const TICK_MAX: Millis = Millis(1_000);
+
+/// Waiting time after failed effects: doubling, at most this.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// A command from outside, and where its answer goes.
+pub struct Asked {
+    /// Who.
+    pub by: Actor,
+    /// What.
+    pub command: Command,
+    /// Where the answer goes, once it is on disk.
+    pub answer: oneshot::Sender<Answer>,
+}
+
+/// The way to a running rollout.
+#[derive(Clone)]
+pub struct Handle {
+    commands: mpsc::Sender<Asked>,
+    views: watch::Receiver<Arc<View>>,
+}
+
+impl Handle {
+    /// Asks for something; the answer comes once it is decided and on disk.
+    pub async fn ask(&self, by: Actor, command: Command) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        let gone = Answer::Refused("the rollout is not running any more".to_owned());
+        if self.commands.send(Asked { by, command, answer }).await.is_err() {
+            return gone;
+        }
+        answered.await.unwrap_or(gone)
+    }
+
+    /// What is going on; changes with every turn.
+    #[must_use]
+    pub fn views(&self) -> watch::Receiver<Arc<View>> {
+        self.views.clone()
+    }
+}
+
+/// A rollout being driven.
+pub struct Task {
+    site: Arc<Site>,
+    state: Rollout,
+    seq: Seq,
+    judge: Judge,
+    measuring: Measuring,
+    judged_generation: Option<Generation>,
+    judgement: Option<crate::engine::verdict::Judgement>,
+    busy: BTreeMap<RegionName, Option<Generation>>,
+    retries: BTreeMap<RegionName, Retry>,
+    read_at: BTreeMap<RegionName, Timestamp>,
+    looking: bool,
+    look_due: Timestamp,
+    commands: mpsc::Receiver<Asked>,
+    finished: mpsc::UnboundedReceiver<Finished>,
+    finish: mpsc::UnboundedSender<Finished>,
+    views: watch::Sender<Arc<View>>,
+}
+
+/// Something that ran beside the loop has ended.
+enum Finished {
+    Effect { region: RegionName, input: Input },
+    Look(Box<Measured>),
+}
+
+struct Retry {
+    due: Timestamp,
+    delays: backon::ExponentialBackoff,
+}
+
+impl Task {
+    /// Loads a rollout and takes it up where it stands.
+    pub async fn resume(site: Arc<Site>, id: &RolloutId) -> Result<(Self, Handle), Error> {
+        let journal = &site.journal;
+        let (state, checkpoint) =
+            journal.rollout(id).await?.ok_or_else(|| Error::NoSuchRollout(id.clone()))?;
+        let (_, seq) = journal
+            .service(&site.service)
+            .await?
+            .ok_or_else(|| Error::NotAdopted(site.service.clone()))?;
+        let (send_commands, commands) = mpsc::channel(16);
+        let (finish, finished) = mpsc::unbounded_channel();
+        let view = View::of(&state, site.clock.now(), seq, None);
+        let (views, seen) = watch::channel(Arc::new(view));
+        let incompatible = checkpoint.as_ref().is_some_and(|old| old.statistics != STATISTICS);
+        let checkpoint = checkpoint.filter(|_| !incompatible);
+        let judge = checkpoint
+            .as_ref()
+            .and_then(|old| serde_json::from_value(old.judge.clone()).ok())
+            .unwrap_or_else(|| Judge::new(&state.plan));
+        let measuring = checkpoint
+            .as_ref()
+            .and_then(|old| serde_json::from_value(old.meters.clone()).ok())
+            .unwrap_or_default();
+        let mut task = Self {
+            judged_generation: checkpoint.is_some().then_some(state.generation),
+            site,
+            state,
+            seq,
+            judge,
+            measuring,
+            judgement: None,
+            busy: BTreeMap::new(),
+            retries: BTreeMap::new(),
+            read_at: BTreeMap::new(),
+            looking: false,
+            look_due: Timestamp(0),
+            commands,
+            finished,
+            finish,
+            views,
+        };
+        task.turn(Input::Recovered).await?;
+        if incompatible && task.state.paused.is_none() {
+            let reason = "its evidence was gathered by other statistics; resume starts new evidence".to_owned();
+            let command = Command::Pause { reason };
+            task.turn(Input::Commanded { by: Actor::tidegate(), command }).await?;
+        }
+        Ok((task, Handle { commands: send_commands, views: seen }))
+    }
+
+    /// Drives it until it is over. Dropping the future keeps the weights as they are.
+    pub async fn run(mut self) -> Result<Rollout, Error> {
+        loop {
+            if self.state.phase.is_over() {
+                self.publish();
+                return Ok(self.state);
+            }
+            self.act();
+            self.look();
+            let wake = self.site.clock.now().plus(self.tick());
+            let clock = Arc::clone(&self.site.clock);
+            tokio::select! {
+                Some(done) = self.finished.recv() => self.take(done).await?,
+                Some(asked) = self.commands.recv() => self.answer(asked).await?,
+                () = clock.sleep_until(wake) => { self.turn(Input::Woke).await?; }
+            }
+        }
+    }
+
+    fn tick(&self) -> Millis {
+        Millis(self.state.poll().0.clamp(20, TICK_MAX.0) / 4)
+    }
+
+    /// One turn: decide, record, take in.
+    async fn turn(&mut self, input: Input) -> Result<Answer, Error> {
+        let now = self.site.clock.now();
+        let decision = decide(&self.state, &input, now);
+        let broken = invariants::violations_of_turn(&self.state, &decision.events);
+        if !broken.is_empty() {
+            return Err(Error::Invariant(broken.join("; ")));
+        }
+        let looked = matches!(input, Input::Polled(_));
+        if !decision.events.is_empty() || looked {
+            let facts: Vec<_> = decision.events.iter().map(|event| self.fact(now, event)).collect();
+            let checkpoint = looked.then(|| self.checkpoint()).transpose()?;
+            self.seq = self
+                .site
+                .journal
+                .append(&self.site.service, self.seq, &facts, checkpoint.as_ref())
+                .await?;
+        }
+        for event in &decision.events {
+            self.state.apply(event, now);
+            self.measuring.follow(event, now);
+            self.tell(event).await;
+        }
+        let broken = invariants::violations(&self.state);
+        if !broken.is_empty() {
+            return Err(Error::Invariant(broken.join("; ")));
+        }
+        self.publish();
+        Ok(decision.answer)
+    }
+
+    fn fact(&self, at: Timestamp, event: &Event) -> Fact {
+        Fact {
+            at,
+            service: self.site.service.clone(),
+            rollout: Some(self.state.id.clone()),
+            event: event.clone(),
+        }
+    }
+
+    fn checkpoint(&self) -> Result<Checkpoint, Error> {
+        let written = |error: serde_json::Error| Error::Checkpoint(error.to_string());
+        Ok(Checkpoint {
+            rollout: self.state.id.clone(),
+            statistics: STATISTICS,
+            judge: serde_json::to_value(&self.judge).map_err(written)?,
+            meters: serde_json::to_value(&self.measuring).map_err(written)?,
+        })
+    }
+
+    fn publish(&self) {
+        let now = self.site.clock.now();
+        let view = View::of(&self.state, now, self.seq, self.judgement.clone());
+        self.views.send_replace(Arc::new(view));
+    }
+
+    async fn tell(&self, event: &Event) {
+        if let Some((page, text)) = view::notice(&self.state, event) {
+            let key = format!("{}/{}", self.state.id, self.seq);
+            self.site.notifier.notify(&crate::ports::Notice { key, page, text }).await;
+        }
+    }
+
+    /// Starts what has still to be done, and looks at every other region now and then.
+    fn act(&mut self) {
+        let now = self.site.clock.now();
+        let wanted = outstanding(&self.state);
+        for region in self.state.regions.keys().cloned().collect::<Vec<_>>() {
+            let action = wanted.iter().find(|action| *action.region() == region);
+            // A call under an old generation must not keep a newer one waiting.
+            let busy = self.busy.get(&region).copied().flatten();
+            if busy == Some(self.state.generation) {
+                continue;
+            }
+            let effect = match action {
+                Some(Action::Set { weight, .. }) if self.is_due(&region, now) => Effect::Set(*weight),
+                Some(Action::Read { .. }) if self.is_due(&region, now) => Effect::Read,
+                Some(_) => continue,
+                None if busy.is_none() && self.read_due(&region, now) => Effect::Read,
+                None => continue,
+            };
+            self.start(region, effect, now);
+        }
+    }
+
+    fn is_due(&self, region: &RegionName, now: Timestamp) -> bool {
+        self.retries.get(region).is_none_or(|retry| now >= retry.due)
+    }
+
+    fn read_due(&self, region: &RegionName, now: Timestamp) -> bool {
+        let every = self.state.plan.regions.get(region).map_or(TICK_MAX, |plan| plan.poll);
+        self.read_at.get(region).is_none_or(|&at| now.since(at) >= every)
+    }
+
+    fn start(&mut self, region: RegionName, effect: Effect, now: Timestamp) {
+        let (Some(site), Some(slots)) = (self.site.regions.get(&region), self.state.slots.get(&region))
+        else {
+            warn!(%region, "the fleet has no load balancer here any more");
+            return;
+        };
+        let (balancers, slots) = (site.balancers.clone(), slots.clone());
+        let (generation, finish) = (self.state.generation, self.finish.clone());
+        self.busy.insert(region.clone(), Some(generation));
+        self.read_at.insert(region.clone(), now);
+        tokio::spawn(async move {
+            let input = effects::perform(&balancers, &slots, effect, generation).await;
+            // The loop may be gone; then nobody waits for this.
+            let _ = finish.send(Finished::Effect { region, input });
+        });
+    }
+
+    async fn take(&mut self, done: Finished) -> Result<(), Error> {
+        match done {
+            Finished::Effect { region, input } => {
+                let asked_at = match &input {
+                    Input::Read(reading) => Some(reading.asked_at),
+                    Input::EffectUnknown { generation, .. } => Some(*generation),
+                    _ => None,
+                };
+                if self.busy.get(&region).copied().flatten() == asked_at {
+                    self.busy.insert(region.clone(), None);
+                }
+                self.turn(input).await?;
+                self.pace(&region);
+            }
+            Finished::Look(measured) => self.judge(*measured).await?,
+        }
+        Ok(())
+    }
+
+    /// An effect that has not led where it should is repeated later and later.
+    fn pace(&mut self, region: &RegionName) {
+        let pending = outstanding(&self.state).iter().any(|action| action.region() == region);
+        if !pending {
+            self.retries.remove(region);
+            return;
+        }
+        let now = self.site.clock.now();
+        let retry = self.retries.entry(region.clone()).or_insert_with(|| Retry {
+            due: now,
+            delays: backon::ExponentialBuilder::default()
+                .with_min_delay(Duration::from_millis(20))
+                .with_max_delay(RETRY_MAX)
+                .without_max_times()
+                .with_jitter()
+                .build(),
+        });
+        let delay = retry.delays.next().unwrap_or(RETRY_MAX);
+        retry.due = now.plus(Millis(u64::try_from(delay.as_millis()).unwrap_or(5_000)));
+    }
+
+    /// Starts a look at the metrics, if one is due.
+    fn look(&mut self) {
+        let now = self.site.clock.now();
+        if self.looking || now < self.look_due || !self.state.phase.is_live() {
+            return;
+        }
+        self.looking = true;
+        self.look_due = next_due(self.look_due, now, self.state.poll());
+        let look = self.measuring.prepare(&self.state, now);
+        let (site, finish, rollout) = (Arc::clone(&self.site), self.finish.clone(), self.state.clone());
+        tokio::spawn(async move {
+            let measured = look.perform(&site, &rollout, now).await;
+            let _ = finish.send(Finished::Look(Box::new(measured)));
+        });
+    }
+
+    async fn judge(&mut self, measured: Measured) -> Result<(), Error> {
+        self.looking = false;
+        let poll = self.measuring.take(measured);
+        if poll.generation != self.state.generation || !self.state.phase.is_live() {
+            return Ok(());
+        }
+        if self.judged_generation != Some(self.state.generation) {
+            let (stage, step) = (self.state.stage, self.state.step);
+            self.judge.enter(&self.state.plan, stage, step, self.state.generation);
+            self.judged_generation = Some(self.state.generation);
+        }
+        let judgement = self.judge.observe(&self.state.plan, &poll);
+        self.judgement = Some(judgement.clone());
+        let polled = Polled { judgement, health: self.site.health() };
+        self.turn(Input::Polled(Box::new(polled))).await?;
+        Ok(())
+    }
+
+    async fn answer(&mut self, asked: Asked) -> Result<(), Error> {
+        info!(by = asked.by.name, command = ?asked.command, "asked");
+        let input = Input::Commanded { by: asked.by, command: asked.command };
+        let answer = self.turn(input).await?;
+        // The asker may be gone; what was asked for is done all the same.
+        let _ = asked.answer.send(answer);
+        Ok(())
+    }
+}
+
+/// The next aligned time after `now`; looks that were missed are not made up for.
+fn next_due(due: Timestamp, now: Timestamp, every: Millis) -> Timestamp {
+    if due.0 == 0 || now.since(due) >= every { now.plus(every) } else { due.plus(every) }
+}
+
+/// Drives a rollout, and starts again after a panic, three times.
+pub async fn drive(task: Task) -> Result<Rollout, Error> {
+    let id = task.state.id.clone();
+    match tokio::spawn(task.run()).await {
+        Ok(outcome) => outcome,
+        Err(joined) => {
+            error!(rollout = %id, "the rollout's task ended: {joined}");
+            Err(Error::Panicked(id))
+        }
+    }
+}
+
+/// The phase in which a local run may end although the rollout is not over.
+#[must_use]
+pub fn waits_for_person(state: &Rollout) -> bool {
+    state.phase == Phase::Gated || state.undecided || state.paused.is_some()
+}

@@ -1,0 +1,8 @@
+//! What the judge must do, on seeded worlds.
+
+mod data;
+mod evidence;
+mod full;
+mod reaction;
+mod stages;
+mod world;
