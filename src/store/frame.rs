@@ -128,7 +128,8 @@ enum HeaderError {
 
 impl Header {
     fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self, HeaderError> {
-        if bytes[..3] != MAGIC {
+        // No format is 0: that is a torn write filled up with zeros.
+        if bytes[..3] != MAGIC || bytes[3] == 0 {
             return Err(HeaderError::Broken("it does not start like a record"));
         }
         if bytes[3] != FORMAT {
