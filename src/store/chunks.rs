@@ -65,7 +65,8 @@ fn cut(value: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
 }
 
 fn count(first: &[u8]) -> Result<u16, Error> {
-    let bytes = first.first_chunk().ok_or_else(|| Error::Broken("a value has no length".to_owned()))?;
+    let bytes =
+        first.first_chunk().ok_or_else(|| Error::Broken("a value has no length".to_owned()))?;
     Ok(u16::from_be_bytes(*bytes))
 }
 
@@ -79,7 +80,9 @@ pub fn read(tree: &Tree, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
     let mut value = first.get(2..).unwrap_or_default().to_vec();
     for index in 1..count(&first)? {
         let chunk = tree.get(chunk_key(key, index))?;
-        value.extend_from_slice(&chunk.ok_or_else(|| Error::Broken("a part of a value is missing".to_owned()))?);
+        value.extend_from_slice(
+            &chunk.ok_or_else(|| Error::Broken("a part of a value is missing".to_owned()))?,
+        );
     }
     Ok(Some(value))
 }
@@ -124,7 +127,8 @@ mod tests {
         let mut fingerprint = 0;
         let lengths = [0, 1, CHUNK_BYTES_MAX, CHUNK_BYTES_MAX + 1, 300_000, 5];
         for length in lengths.iter().map(Some).chain([None]) {
-            let value = length.map(|&length| (0..length).map(|byte| byte as u8).collect::<Vec<_>>());
+            let value =
+                length.map(|&length| (0..length).map(|byte| byte as u8).collect::<Vec<_>>());
             let mut writes = Writes::new(&tree);
             writes.put(b"key", value.as_deref()).unwrap();
             fingerprint ^= writes.fingerprint;

@@ -47,7 +47,9 @@ pub enum Error {
         source: frame::Error,
     },
     /// A record was written by a newer version of this program.
-    #[error("record {seq} of the journal has version {version}, and this program reads version {known}: use a newer one")]
+    #[error(
+        "record {seq} of the journal has version {version}, and this program reads version {known}: use a newer one"
+    )]
     Version {
         /// The record.
         seq: Seq,
@@ -88,7 +90,9 @@ pub enum Error {
         source: io::Error,
     },
     /// An earlier failure left it unknown what is on disk.
-    #[error("the store stopped taking records after an earlier failure; a restart reads what is on disk")]
+    #[error(
+        "the store stopped taking records after an earlier failure; a restart reads what is on disk"
+    )]
     Stopped,
     /// The database that holds the state is broken.
     #[error("the state cannot be used: {0}")]

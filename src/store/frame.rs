@@ -68,7 +68,9 @@ pub enum Error {
         what: &'static str,
     },
     /// Another layout.
-    #[error("record {seq} at byte {offset} has format {format}, and this program reads format {FORMAT}")]
+    #[error(
+        "record {seq} at byte {offset} has format {format}, and this program reads format {FORMAT}"
+    )]
     Format {
         /// The record.
         seq: Seq,
@@ -218,7 +220,11 @@ impl<R: Read> Frames<R> {
             Ok(header) => header,
             Err(HeaderError::Broken(what)) => return self.broken(bytes, what),
             Err(HeaderError::Format(format)) => {
-                return Err(Error::Format { seq: self.expected(), offset: self.valid_bytes, format });
+                return Err(Error::Format {
+                    seq: self.expected(),
+                    offset: self.valid_bytes,
+                    format,
+                });
             }
         };
         self.fill(&mut bytes, HEADER_BYTES + header.length)?;

@@ -11,10 +11,13 @@ use super::frame::{Frame, Frames, Head};
 /// The first file, and for now the only one. Later ones will count on.
 const FILE_NAME: &str = "00000001.log";
 
+/// Brings a file's bytes to the disk.
+type Sync = dyn FnMut(&File) -> io::Result<()> + Send;
+
 /// What the journal does where only the operating system can answer; tests put their own in.
 pub struct Hooks {
     /// Brings a file's bytes to the disk.
-    pub sync: Box<dyn FnMut(&File) -> io::Result<()> + Send>,
+    pub sync: Box<Sync>,
     /// Called when it is unknown what is on disk; does not return in production.
     pub fatal: Box<dyn Fn(&str) + Send>,
 }
@@ -58,7 +61,10 @@ impl Journal {
     }
 
     /// Reads every record in order. Nothing may be written before it has ended well.
-    pub fn replay(&mut self, mut each: impl FnMut(Frame) -> Result<(), Error>) -> Result<(), Error> {
+    pub fn replay(
+        &mut self,
+        mut each: impl FnMut(Frame) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let mut frames = self.frames()?;
         while let Some(frame) = frames.next().map_err(|source| self.damage(source))? {
             each(frame)?;
@@ -66,7 +72,11 @@ impl Journal {
         self.head = frames.head();
         self.length = frames.valid_bytes();
         if frames.torn_bytes() > 0 {
-            tracing::warn!(seq = self.head.seq.0, bytes = frames.torn_bytes(), "journal ends in a torn write");
+            tracing::warn!(
+                seq = self.head.seq.0,
+                bytes = frames.torn_bytes(),
+                "journal ends in a torn write"
+            );
         }
         Ok(())
     }
@@ -101,7 +111,10 @@ impl Journal {
             return Err(Error::file("write", &self.path)(source));
         }
         if let Err(source) = (self.hooks.sync)(&self.file) {
-            self.stop(&format!("sync of {} failed, so it is unknown what is on disk: {source}", self.path.display()));
+            self.stop(&format!(
+                "sync of {} failed, so it is unknown what is on disk: {source}",
+                self.path.display()
+            ));
             return Err(Error::file("sync", &self.path)(source));
         }
         self.head = head;
@@ -112,9 +125,13 @@ impl Journal {
     /// Removes what a failed write may have left.
     fn take_back(&mut self) {
         let length = self.length;
-        let result = self.file.set_len(length).and_then(|()| self.file.seek(SeekFrom::Start(length)));
+        let result =
+            self.file.set_len(length).and_then(|()| self.file.seek(SeekFrom::Start(length)));
         if let Err(source) = result {
-            self.stop(&format!("{} could not be cut after a failed write: {source}", self.path.display()));
+            self.stop(&format!(
+                "{} could not be cut after a failed write: {source}",
+                self.path.display()
+            ));
         }
     }
 
@@ -139,7 +156,11 @@ pub fn read(path: &Path) -> Result<Frames<BufReader<File>>, Error> {
 
 /// Makes a directory that only its owner reads, and its entry durable.
 pub fn make_directory(path: &Path) -> Result<(), Error> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::file("create", path))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(Error::file("create", path))?;
     match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => sync_directory(Path::new(".")),
         Some(parent) => sync_directory(parent),
@@ -234,6 +255,9 @@ mod tests {
     fn a_file_of_a_later_version_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("00000002.log"), "").unwrap();
-        assert!(matches!(Journal::open(directory.path(), Hooks::default()), Err(Error::Stranger(_))));
+        assert!(matches!(
+            Journal::open(directory.path(), Hooks::default()),
+            Err(Error::Stranger(_))
+        ));
     }
 }

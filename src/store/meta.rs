@@ -35,7 +35,8 @@ impl Meta {
         let (format, content) = content.split_first()?;
         let (seq, content) = content.split_first_chunk()?;
         let (hash, content) = content.split_first_chunk()?;
-        let known = *format == FORMAT && crc32fast::hash(&bytes[..BYTES - 4]) == u32::from_be_bytes(*crc);
+        let known =
+            *format == FORMAT && crc32fast::hash(&bytes[..BYTES - 4]) == u32::from_be_bytes(*crc);
         known.then_some(Self {
             head: Head { seq: Seq(u64::from_be_bytes(*seq)), hash: *hash },
             fingerprint: u128::from_be_bytes(content.try_into().ok()?),

@@ -100,7 +100,9 @@ impl Store {
     ) -> Result<T, JournalError> {
         let shared = self.shared.clone();
         let result = tokio::task::spawn_blocking(move || read(&shared.state)).await;
-        result.map_err(|error| JournalError::Failed(format!("the state could not be read: {error}")))?.map_err(Into::into)
+        result
+            .map_err(|error| JournalError::Failed(format!("the state could not be read: {error}")))?
+            .map_err(Into::into)
     }
 }
 
@@ -130,7 +132,12 @@ fn open_state(path: &Path) -> Result<State, Error> {
     let free = (1..=BROKEN_STATES_MAX)
         .map(|number| path.join(format!("state.broken-{number}")))
         .find(|aside| !aside.exists())
-        .ok_or_else(|| Error::Broken(format!("{}, and {BROKEN_STATES_MAX} are kept aside already", error.chain())))?;
+        .ok_or_else(|| {
+            Error::Broken(format!(
+                "{}, and {BROKEN_STATES_MAX} are kept aside already",
+                error.chain()
+            ))
+        })?;
     tracing::warn!(
         error = error.chain(), aside = %free.display(),
         "state is broken: moved aside, to be made anew from the journal"
@@ -188,9 +195,12 @@ impl crate::ports::Journal for Store {
         facts: &[Fact],
         checkpoint: Option<&Checkpoint>,
     ) -> Result<Seq, JournalError> {
-        let refused = |error: serde_json::Error| JournalError::Failed(format!("a record cannot be kept: {error}"));
+        let refused = |error: serde_json::Error| {
+            JournalError::Failed(format!("a record cannot be kept: {error}"))
+        };
         let ended = || JournalError::Failed(Error::Stopped.to_string());
-        let (payload, record) = Record::new(service, expected, facts, checkpoint).encode().map_err(refused)?;
+        let (payload, record) =
+            Record::new(service, expected, facts, checkpoint).encode().map_err(refused)?;
         if payload.len() > frame::PAYLOAD_BYTES_MAX {
             return Err(Error::TooLong { bytes: payload.len() }.into());
         }
@@ -200,7 +210,10 @@ impl crate::ports::Journal for Store {
         answer.await.map_err(|_| ended())?
     }
 
-    async fn service(&self, service: &ServiceName) -> Result<Option<(ServiceState, Seq)>, JournalError> {
+    async fn service(
+        &self,
+        service: &ServiceName,
+    ) -> Result<Option<(ServiceState, Seq)>, JournalError> {
         let service = service.clone();
         self.read(move |state| state.service(&service)).await
     }
@@ -209,7 +222,10 @@ impl crate::ports::Journal for Store {
         self.read(State::services).await
     }
 
-    async fn rollout(&self, id: &RolloutId) -> Result<Option<(Rollout, Option<Checkpoint>)>, JournalError> {
+    async fn rollout(
+        &self,
+        id: &RolloutId,
+    ) -> Result<Option<(Rollout, Option<Checkpoint>)>, JournalError> {
         let id = id.clone();
         self.read(move |state| state.rollout(&id)).await
     }

@@ -39,7 +39,12 @@ struct Versioned {
 impl Record {
     /// A record that follows `expected` in its stream: one sequence per fact, and one for no fact.
     #[must_use]
-    pub fn new(service: &ServiceName, expected: Seq, facts: &[Fact], checkpoint: Option<&Checkpoint>) -> Self {
+    pub fn new(
+        service: &ServiceName,
+        expected: Seq,
+        facts: &[Fact],
+        checkpoint: Option<&Checkpoint>,
+    ) -> Self {
         let steps = facts.len().max(1) as u64;
         Self {
             v: VERSION,
@@ -142,12 +147,20 @@ impl Folded {
     ) -> Result<(), Error> {
         let unfit = |what: String| Error::Unfit { seq, what };
         if fact.service != self.service.0.name {
-            return Err(unfit(format!("a fact of {} in the stream of {}", fact.service, self.service.0.name)));
+            return Err(unfit(format!(
+                "a fact of {} in the stream of {}",
+                fact.service, self.service.0.name
+            )));
         }
         match (&fact.event, &fact.rollout) {
-            (Event::Started(_), None) => return Err(unfit("a start that names no rollout".to_owned())),
+            (Event::Started(_), None) => {
+                return Err(unfit("a start that names no rollout".to_owned()));
+            }
             (Event::Started(started), Some(id)) => {
-                if id.service != fact.service || self.rollouts.contains_key(id) || known(id)?.is_some() {
+                if id.service != fact.service
+                    || self.rollouts.contains_key(id)
+                    || known(id)?.is_some()
+                {
                     return Err(unfit(format!("{id} cannot start here, or not again")));
                 }
                 self.rollouts.insert(id.clone(), Rollout::start(id.clone(), started, fact.at));
@@ -155,7 +168,11 @@ impl Folded {
             (event, Some(id)) => self.look_up(seq, id, known)?.apply(event, fact.at),
             (_, None) => {}
         }
-        let version = fact.rollout.as_ref().and_then(|id| self.rollouts.get(id)).map(|rollout| &rollout.version);
+        let version = fact
+            .rollout
+            .as_ref()
+            .and_then(|id| self.rollouts.get(id))
+            .map(|rollout| &rollout.version);
         self.service.0.apply(fact, version);
         Ok(())
     }

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
 use sled::{Db, Tree};
 
+use super::Error;
 use super::chunks::{self, Writes};
 use super::frame::Head;
 use super::meta::Meta;
 use super::record::{Folded, Record, fold};
-use super::Error;
 use crate::engine::event::Fact;
 use crate::engine::rollout::Rollout;
 use crate::engine::service::ServiceState;
@@ -61,7 +61,8 @@ impl State {
     pub fn open(path: &Path) -> Result<Self, Error> {
         catch_unwind(AssertUnwindSafe(|| Self::open_checked(path))).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            let text =
+                text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
             Err(Error::Broken(format!("sled panicked: {}", crate::units::shown(text))))
         })
     }
@@ -70,7 +71,8 @@ impl State {
         let database = sled::Config::new().path(path).cache_capacity(CACHE_BYTES_MAX).open()?;
         let meta = database.open_tree("meta")?;
         let current = match meta.get(META_KEY)? {
-            Some(bytes) => Meta::decode(&bytes).ok_or_else(|| Error::Broken("its head is damaged".to_owned()))?,
+            Some(bytes) => Meta::decode(&bytes)
+                .ok_or_else(|| Error::Broken("its head is damaged".to_owned()))?,
             None => Meta::default(),
         };
         let state = Self {
@@ -120,7 +122,8 @@ impl State {
         changes.services.insert(record.service.clone(), service);
         changes.rollouts.extend(rollouts);
         changes.checkpoints.extend(checkpoints);
-        let facts = record.numbered().map(|(seq, fact)| (record.service.clone(), seq, fact.clone()));
+        let facts =
+            record.numbered().map(|(seq, fact)| (record.service.clone(), seq, fact.clone()));
         changes.facts.extend(facts);
         Ok(())
     }
@@ -131,7 +134,11 @@ impl State {
         let mut current = self.current.write().map_err(|_| Error::Stopped)?;
         let mut services = Writes::new(&self.services);
         for (name, (state, seq)) in &changes.services {
-            put(&mut services, &service_key(name), Some(&Kept { state: state.clone(), seq: *seq }))?;
+            put(
+                &mut services,
+                &service_key(name),
+                Some(&Kept { state: state.clone(), seq: *seq }),
+            )?;
         }
         let mut rollouts = Writes::new(&self.rollouts);
         for (id, rollout) in &changes.rollouts {
@@ -146,7 +153,8 @@ impl State {
             put(&mut facts, &numbered_key(service, seq.0), Some(fact))?;
         }
         let all = [services, rollouts, checkpoints, facts];
-        let fingerprint = all.iter().fold(current.fingerprint, |sum, writes| sum ^ writes.fingerprint);
+        let fingerprint =
+            all.iter().fold(current.fingerprint, |sum, writes| sum ^ writes.fingerprint);
         let next = Meta { head, fingerprint };
         self.commit(&all, &next)?;
         *current = next;
@@ -237,7 +245,10 @@ fn get<T: DeserializeOwned>(tree: &Tree, key: &[u8]) -> Result<Option<T>, Error>
 }
 
 fn put<T: Serialize>(writes: &mut Writes<'_>, key: &[u8], value: Option<&T>) -> Result<(), Error> {
-    let bytes = value.map(serde_json::to_vec).transpose().map_err(|error| Error::Broken(error.to_string()))?;
+    let bytes = value
+        .map(serde_json::to_vec)
+        .transpose()
+        .map_err(|error| Error::Broken(error.to_string()))?;
     writes.put(key, bytes.as_deref())
 }
 

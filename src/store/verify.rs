@@ -79,7 +79,10 @@ impl Expected {
         }
         let counts = [self.services.len(), self.rollouts.len(), self.checkpoints.len(), self.facts];
         if state.counts() != counts {
-            found.push(format!("the state holds {:?} entries, the journal {counts:?}", state.counts()));
+            found.push(format!(
+                "the state holds {:?} entries, the journal {counts:?}",
+                state.counts()
+            ));
         }
         Ok(())
     }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::Error;
 use super::Shared;
 use super::frame::{self, HEADER_BYTES, Head, WRITE_BYTES_MAX};
 use super::journal::Journal;
 use super::record::Record;
 use super::state::Changes;
-use super::Error;
 use crate::ports::JournalError;
 use crate::units::Seq;
 
@@ -81,7 +81,11 @@ impl Writer {
         let (state, expected) = (&self.shared.state, record.expected());
         let actual = state.stream_seq(&batch.changes, &record.service)?;
         if actual != expected {
-            return Err(JournalError::Conflict { service: record.service.clone(), expected, actual });
+            return Err(JournalError::Conflict {
+                service: record.service.clone(),
+                expected,
+                actual,
+            });
         }
         let length = batch.bytes.len();
         let head = frame::encode(&mut batch.bytes, &batch.head, batch.first, payload)

@@ -20,8 +20,11 @@ pub fn regions() -> Vec<RegionName> {
 
 /// A plan of two stages over two regions.
 pub fn sample_plan(service: &ServiceName) -> Plan {
-    let region =
-        RegionPlan { share: Weight::from_percent(50.0).unwrap(), poll: Millis(1_000), settle: Millis(1_000) };
+    let region = RegionPlan {
+        share: Weight::from_percent(50.0).unwrap(),
+        poll: Millis(1_000),
+        settle: Millis(1_000),
+    };
     Plan {
         pipeline: "sample".parse().unwrap(),
         service: service.clone(),
@@ -94,7 +97,8 @@ pub fn started(service: &ServiceName, number: u64) -> Event {
 
 /// Clocks after a poll.
 pub fn polled(bake: u64) -> Event {
-    let clocks = Clocks { bake: Millis(bake), polled_at: Some(Timestamp(bake)), ..Clocks::default() };
+    let clocks =
+        Clocks { bake: Millis(bake), polled_at: Some(Timestamp(bake)), ..Clocks::default() };
     Event::Polled { clocks }
 }
 
@@ -134,7 +138,10 @@ pub fn last_event(choice: u32, generation: u64) -> Vec<Event> {
     let generation = Generation(generation);
     match choice % 2 {
         0 => vec![Event::RollbackStarted { cause, generation, judgement: None }, Event::RolledBack],
-        _ => vec![Event::PromotionStarted { generation }, Event::Promoted { proven: choice % 4 == 1 }],
+        _ => vec![
+            Event::PromotionStarted { generation },
+            Event::Promoted { proven: choice % 4 == 1 },
+        ],
     }
 }
 

@@ -27,7 +27,12 @@ fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-fn append(store: &Store, seq: Seq, facts: &[Fact], checkpoint: Option<&Checkpoint>) -> Result<Seq, JournalError> {
+fn append(
+    store: &Store,
+    seq: Seq,
+    facts: &[Fact],
+    checkpoint: Option<&Checkpoint>,
+) -> Result<Seq, JournalError> {
     let name = facts.first().map(|fact| &fact.service);
     let name = name.or(checkpoint.map(|checkpoint| &checkpoint.rollout.service)).unwrap();
     run(store.append(name, seq, facts, checkpoint))
@@ -36,11 +41,13 @@ fn append(store: &Store, seq: Seq, facts: &[Fact], checkpoint: Option<&Checkpoin
 /// A service with one rollout under way and `polls` more records.
 fn filled(path: &Path, polls: u64) -> Vec<Fact> {
     let (store, name) = (Store::open(path).unwrap(), service("web"));
-    let mut facts = vec![fact(1, &name, None, adopted()), fact(2, &name, Some(1), started(&name, 1))];
+    let mut facts =
+        vec![fact(1, &name, None, adopted()), fact(2, &name, Some(1), started(&name, 1))];
     let mut seq = append(&store, Seq(0), &facts, None).unwrap();
     for poll in 0..polls {
         let next = fact(10 + poll, &name, Some(1), polled(poll));
-        seq = append(&store, seq, std::slice::from_ref(&next), Some(&checkpoint(&name, 1, 50))).unwrap();
+        seq = append(&store, seq, std::slice::from_ref(&next), Some(&checkpoint(&name, 1, 50)))
+            .unwrap();
         facts.push(next);
     }
     facts
@@ -53,7 +60,8 @@ fn assert_holds(store: &Store, facts: &[Fact]) {
     for fact in facts {
         streams.entry(fact.service.clone()).or_default().push(fact.clone());
     }
-    let states: Vec<ServiceState> = streams.iter().map(|(name, facts)| assert_stream(store, name, facts)).collect();
+    let states: Vec<ServiceState> =
+        streams.iter().map(|(name, facts)| assert_stream(store, name, facts)).collect();
     assert_eq!(run(store.services()).unwrap(), states);
     let open: Vec<RolloutId> = states.into_iter().filter_map(|state| state.open).collect();
     assert_eq!(run(store.open_rollouts()).unwrap(), open);
@@ -84,7 +92,8 @@ fn assert_stream(store: &Store, name: &ServiceName, facts: &[Fact]) -> ServiceSt
 
 /// Rollouts of two services, one after the other, as appends.
 fn appends() -> impl Strategy<Value = Vec<Vec<Fact>>> {
-    let rollout = (any::<bool>(), prop::collection::vec(any::<u32>(), 0..12), any::<u32>(), 1usize..4);
+    let rollout =
+        (any::<bool>(), prop::collection::vec(any::<u32>(), 0..12), any::<u32>(), 1usize..4);
     prop::collection::vec(rollout, 1..5).prop_map(|rollouts| {
         let (mut appends, mut numbers) = (Vec::new(), BTreeMap::<ServiceName, u64>::new());
         for (other, middle, last, size) in rollouts {
@@ -145,11 +154,17 @@ fn facts_and_checkpoint_come_together_and_come_back() {
     for bytes in [10, 200_000, 20_000, 7] {
         let kept = checkpoint(&name, 1, bytes);
         let before = seq;
-        seq = append(&store, seq, &[fact(3, &name, Some(1), polled(bytes as u64))], Some(&kept)).unwrap();
+        seq = append(&store, seq, &[fact(3, &name, Some(1), polled(bytes as u64))], Some(&kept))
+            .unwrap();
         let (rollout, found) = run(store.rollout(&id)).unwrap().unwrap();
         assert_eq!((rollout.clocks.bake.0, found), (bytes as u64, Some(kept)));
         // A refused append changes neither.
-        let refused = append(&store, before, &[fact(4, &name, Some(1), polled(1))], Some(&checkpoint(&name, 1, 1)));
+        let refused = append(
+            &store,
+            before,
+            &[fact(4, &name, Some(1), polled(1))],
+            Some(&checkpoint(&name, 1, 1)),
+        );
         assert!(matches!(refused, Err(JournalError::Conflict { actual, .. }) if actual == seq));
         assert_eq!(run(store.rollout(&id)).unwrap().unwrap().0.clocks, rollout.clocks);
     }
@@ -166,7 +181,8 @@ fn facts_and_checkpoint_come_together_and_come_back() {
 fn what_does_not_fit_the_stream_is_refused_and_not_written() {
     let directory = tempfile::tempdir().unwrap();
     let facts = filled(directory.path(), 1);
-    let (store, name, other) = (Store::open(directory.path()).unwrap(), service("web"), service("other"));
+    let (store, name, other) =
+        (Store::open(directory.path()).unwrap(), service("web"), service("other"));
     let (_, seq) = run(store.service(&name)).unwrap().unwrap();
     let strangers = [
         fact(5, &name, Some(9), polled(1)),
@@ -325,7 +341,9 @@ fn appends_that_wait_together_all_come_through() {
         let tasks: Vec<_> = (0..40)
             .map(|number| {
                 let (store, name) = (store.clone(), service(&format!("service-{number}")));
-                tokio::spawn(async move { store.append(&name, Seq(0), &[fact(1, &name, None, adopted())], None).await })
+                tokio::spawn(async move {
+                    store.append(&name, Seq(0), &[fact(1, &name, None, adopted())], None).await
+                })
             })
             .collect();
         for task in tasks {
@@ -337,7 +355,10 @@ fn appends_that_wait_together_all_come_through() {
             store.append(&name, Seq(1), &facts, None),
             store.append(&name, Seq(1), &facts, None),
         );
-        assert!(matches!((one, two), (Ok(Seq(2)), Err(JournalError::Conflict { actual: Seq(2), .. }))));
+        assert!(matches!(
+            (one, two),
+            (Ok(Seq(2)), Err(JournalError::Conflict { actual: Seq(2), .. }))
+        ));
     });
     assert_eq!(store.verify().unwrap(), Vec::<String>::new());
 }
@@ -350,7 +371,8 @@ fn child_that_appends_until_it_is_killed() {
     let Some(path) = std::env::var_os(CHILD) else { return };
     let store = Arc::new(Store::open(Path::new(&path)).unwrap());
     run(async {
-        let tasks: Vec<_> = (0..3).map(|number| tokio::spawn(append_for_ever(store.clone(), number))).collect();
+        let tasks: Vec<_> =
+            (0..3).map(|number| tokio::spawn(append_for_ever(store.clone(), number))).collect();
         for task in tasks {
             task.await.unwrap();
         }
@@ -401,7 +423,10 @@ fn kill_9_at_any_instant_loses_nothing_acknowledged() {
         let store = Store::open(directory.path()).unwrap();
         for (name, seq) in &acknowledged {
             let (_, found) = run(store.service(name)).unwrap().unwrap();
-            assert!(found.0 >= *seq, "round {round}: {name} stands at {found}, acknowledged was {seq}");
+            assert!(
+                found.0 >= *seq,
+                "round {round}: {name} stands at {found}, acknowledged was {seq}"
+            );
             assert_eq!(run(store.history(name, None, usize::MAX)).unwrap().len() as u64, found.0);
         }
         assert_eq!(store.verify().unwrap(), Vec::<String>::new());
