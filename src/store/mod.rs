@@ -1,1 +1,247 @@
 //! The journal, and sled as the state that everything reads.
+//!
+//! ```text
+//! append → writer thread → journal/00000001.log (synced) → state/ (sled) → acknowledged
+//! ```
+//!
+//! * What is acknowledged is in the journal and on disk. sled does not sync when it says so, and is therefore never
+//!   trusted with more than it can lose: it carries the sequence it has come to, and the rest is replayed at the start.
+//! * A state that is gone or broken is made anew from the journal. A journal that lost records the state was made from
+//!   is refused.
+//! * One process per state directory, one thread that writes; readers see all of an append or nothing of it.
+
+mod chunks;
+mod error;
+mod frame;
+mod journal;
+mod lock;
+mod meta;
+mod record;
+mod state;
+mod verify;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot};
+
+pub use error::Error;
+pub use frame::Error as FrameError;
+
+use crate::engine::event::Fact;
+use crate::engine::rollout::Rollout;
+use crate::engine::service::ServiceState;
+use crate::ports::{Checkpoint, JournalError};
+use crate::units::{RolloutId, Seq, ServiceName};
+use journal::{Hooks, Journal};
+use lock::Lock;
+use record::Record;
+use state::{Changes, State};
+use writer::Request;
+
+/// Appends that may wait for the writer; more wait at the sender.
+const QUEUE_REQUESTS_MAX: usize = 256;
+/// Bytes of records that are replayed in one transaction, about.
+const REPLAY_BYTES_MAX: usize = 1024 * 1024;
+/// Broken states that are kept aside.
+const BROKEN_STATES_MAX: u32 = 100;
+
+/// The embedded store of one state directory.
+///
+/// Dropping it waits for what is being written. An append whose caller went away is written all the same.
+pub struct Store {
+    shared: Arc<Shared>,
+    journal_path: PathBuf,
+    requests: Option<mpsc::Sender<Request>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// What readers and the writer share.
+struct Shared {
+    state: State,
+    // After the state, so that it is closed before the next process may open it.
+    _lock: Lock,
+}
+
+impl Store {
+    /// Opens or creates the state directory `path`, and brings the state to where the journal is.
+    ///
+    /// Reads all of both; blocks. Refused: a directory in use, a damaged journal, one that lost its end.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        journal::make_directory(path)?;
+        let lock = Lock::take(path)?;
+        let mut journal = Journal::open(&path.join("journal"), Hooks::default())?;
+        let state = open_state(path)?;
+        catch_up(&mut journal, &state)?;
+        let shared = Arc::new(Shared { state, _lock: lock });
+        let journal_path = journal.path().to_owned();
+        let (requests, receiver) = mpsc::channel(QUEUE_REQUESTS_MAX);
+        let writer_shared = shared.clone();
+        let writer = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || writer::run(receiver, journal, writer_shared))
+            .map_err(Error::file("start a thread for", path))?;
+        Ok(Self { shared, journal_path, requests: Some(requests), writer: Some(writer) })
+    }
+
+    /// Every difference between the state and the fold of the journal from its first record; none when all is well.
+    ///
+    /// Blocks, and holds every service and rollout in memory.
+    pub fn verify(&self) -> Result<Vec<String>, Error> {
+        verify::differences(&self.shared.state, &self.journal_path)
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&State) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let shared = self.shared.clone();
+        let result = tokio::task::spawn_blocking(move || read(&shared.state)).await;
+        result
+            .map_err(|error| JournalError::Failed(format!("the state could not be read: {error}")))?
+            .map_err(Into::into)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(Err(_)) = self.writer.take().map(JoinHandle::join) {
+            tracing::error!("the journal's writer had panicked");
+        }
+    }
+}
+
+impl From<Error> for JournalError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error.chain())
+    }
+}
+
+/// Opens the state; a broken one is moved aside and an empty one takes its place.
+fn open_state(path: &Path) -> Result<State, Error> {
+    let state_path = path.join("state");
+    let error = match State::open(&state_path) {
+        Ok(state) => return Ok(state),
+        Err(error) if is_environment(&error) => return Err(error),
+        Err(error) => error,
+    };
+    let free = (1..=BROKEN_STATES_MAX)
+        .map(|number| path.join(format!("state.broken-{number}")))
+        .find(|aside| !aside.exists())
+        .ok_or_else(|| {
+            Error::Broken(format!(
+                "{}, and {BROKEN_STATES_MAX} are kept aside already",
+                error.chain()
+            ))
+        })?;
+    tracing::warn!(
+        error = error.chain(), aside = %free.display(),
+        "state is broken: moved aside, to be made anew from the journal"
+    );
+    std::fs::rename(&state_path, &free).map_err(Error::file("move", &state_path))?;
+    journal::sync_directory(path)?;
+    State::open(&state_path)
+}
+
+/// The disk's or its owner's fault, which a new state would meet as well.
+fn is_environment(error: &Error) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    let Error::State(source) = error else { return false };
+    matches!(&**source, sled::Error::Io(error)
+        if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | StorageFull))
+}
+
+/// Checks the whole journal, replays what the state does not have, and cuts a torn end.
+fn catch_up(journal: &mut Journal, state: &State) -> Result<(), Error> {
+    let known = state.head();
+    let (mut changes, mut bytes, mut replayed) = (Changes::default(), 0, 0u64);
+    journal.replay(|frame| {
+        if frame.head.seq == known.seq && frame.head.hash != known.hash {
+            return Err(Error::Diverged { seq: known.seq });
+        }
+        if frame.head.seq <= known.seq {
+            return Ok(());
+        }
+        let record = Record::decode(frame.head.seq, &frame.payload)?;
+        state.stage(&mut changes, frame.head, &record)?;
+        (bytes, replayed) = (bytes + frame.payload.len(), replayed + 1);
+        if bytes >= REPLAY_BYTES_MAX {
+            state.apply(&std::mem::take(&mut changes))?;
+            bytes = 0;
+        }
+        Ok(())
+    })?;
+    let end = journal.head().seq;
+    if end < known.seq {
+        return Err(Error::JournalBehind { journal: end, state: known.seq });
+    }
+    state.apply(&changes)?;
+    if replayed > 0 {
+        tracing::info!(records = replayed, seq = end.0, "state caught up with the journal");
+    }
+    journal.cut()
+}
+
+#[async_trait]
+impl crate::ports::Journal for Store {
+    async fn append(
+        &self,
+        service: &ServiceName,
+        expected: Seq,
+        facts: &[Fact],
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<Seq, JournalError> {
+        let refused = |error: serde_json::Error| {
+            JournalError::Failed(format!("a record cannot be kept: {error}"))
+        };
+        let ended = || JournalError::Failed(Error::Stopped.to_string());
+        let (payload, record) =
+            Record::new(service, expected, facts, checkpoint).encode().map_err(refused)?;
+        if payload.len() > frame::PAYLOAD_BYTES_MAX {
+            return Err(Error::TooLong { bytes: payload.len() }.into());
+        }
+        let (reply, answer) = oneshot::channel();
+        let requests = self.requests.as_ref().ok_or_else(ended)?;
+        requests.send(Request { record, payload, reply }).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    async fn service(
+        &self,
+        service: &ServiceName,
+    ) -> Result<Option<(ServiceState, Seq)>, JournalError> {
+        let service = service.clone();
+        self.read(move |state| state.service(&service)).await
+    }
+
+    async fn services(&self) -> Result<Vec<ServiceState>, JournalError> {
+        self.read(State::services).await
+    }
+
+    async fn rollout(
+        &self,
+        id: &RolloutId,
+    ) -> Result<Option<(Rollout, Option<Checkpoint>)>, JournalError> {
+        let id = id.clone();
+        self.read(move |state| state.rollout(&id)).await
+    }
+
+    async fn open_rollouts(&self) -> Result<Vec<RolloutId>, JournalError> {
+        let services = self.services().await?;
+        Ok(services.into_iter().filter_map(|service| service.open).collect())
+    }
+
+    async fn history(
+        &self,
+        service: &ServiceName,
+        rollout: Option<&RolloutId>,
+        limit: usize,
+    ) -> Result<Vec<(Seq, Fact)>, JournalError> {
+        let (service, rollout) = (service.clone(), rollout.cloned());
+        self.read(move |state| state.history(&service, rollout.as_ref(), limit)).await
+    }
+}

@@ -2,3 +2,5 @@
 
 mod metrics;
 mod parts;
+mod sample;
+mod store;
