@@ -15,8 +15,9 @@ use super::http::Client;
 const UNDER_WAY_MAX: u64 = 1_000;
 /// A user who waits longer gives up.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How far behind its schedule the load may fall before it forgets what it missed.
-const LAG_MAX: Duration = Duration::from_secs(1);
+/// How far behind its schedule the load may fall before it forgets what it missed: a machine that stood still for a
+/// moment is not to be met by all of its users at once.
+const LAG_MAX: Duration = Duration::from_millis(100);
 
 /// What the users of one region saw.
 #[derive(Default)]

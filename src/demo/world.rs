@@ -1,6 +1,6 @@
 //! Three regions that serve, and how they begin and end.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rand_pcg::Pcg64;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 
 use super::balancer::ProxyBalancer;
@@ -25,6 +26,9 @@ const REGIONS: [(&str, f64); 3] =
 const REQUESTS_PER_SECOND_MAX: u32 = 20_000;
 /// How long a region may take to serve.
 const READY_WITHIN: Duration = Duration::from_secs(10);
+/// Connections that may wait to be accepted. Beyond it the system drops them and the peer tries again after a second,
+/// which would look like a slow service.
+const BACKLOG: u32 = 1_024;
 
 /// What a world is made from.
 #[derive(Debug, Clone)]
@@ -153,12 +157,16 @@ impl World {
     }
 
     fn add(&mut self, plan: Plan, config: &WorldConfig) -> Result<mpsc::Receiver<()>, Error> {
-        let (region, parts) = plan.build(config)?;
         let system = |what| move |source| Error::System { what, source };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(system("runtime"))?;
+        let (region, parts) = {
+            // The listeners belong to the region's runtime and end with it.
+            let _entered = runtime.enter();
+            plan.build(config)?
+        };
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
@@ -274,27 +282,25 @@ impl Plan {
 impl Parts {
     /// Serves until `stopped` fires or its sender is gone.
     async fn run(self, ready: mpsc::SyncSender<()>, stopped: oneshot::Receiver<()>) {
-        if self.begin().await.is_ok() && ready.send(()).is_ok() {
+        self.begin().await;
+        if ready.send(()).is_ok() {
             let _ = stopped.await;
         }
     }
 
-    async fn begin(self) -> std::io::Result<()> {
+    async fn begin(self) {
         for (listener, server) in self.servers {
-            tokio::spawn(http::serve(
-                tokio::net::TcpListener::from_std(listener)?,
-                move |request| {
-                    let server = Arc::clone(&server);
-                    async move { server.answer(request.uri()).await }
-                },
-            ));
+            tokio::spawn(http::serve(listener, move |request| {
+                let server = Arc::clone(&server);
+                async move { server.answer(request.uri()).await }
+            }));
         }
         let (front, admin) = (Arc::clone(&self.proxy), Arc::clone(&self.proxy));
-        tokio::spawn(http::serve(tokio::net::TcpListener::from_std(self.front)?, move |request| {
+        tokio::spawn(http::serve(self.front, move |request| {
             let proxy = Arc::clone(&front);
             async move { proxy.pass(request).await }
         }));
-        tokio::spawn(http::serve(tokio::net::TcpListener::from_std(self.admin)?, move |request| {
+        tokio::spawn(http::serve(self.admin, move |request| {
             let proxy = Arc::clone(&admin);
             async move { proxy.admin(request).await }
         }));
@@ -302,15 +308,15 @@ impl Parts {
         let proxy = self.proxy;
         tokio::spawn(async move { proxy.keep_pinging().await });
         tokio::spawn(self.load.run());
-        Ok(())
     }
 }
 
-/// A listener on a loopback port that the system chooses, and its address.
+/// A listener of the entered runtime on a loopback port that the system chooses, and its address.
 fn listen() -> Result<(TcpListener, SocketAddr), Error> {
     let system = |source| Error::System { what: "loopback port", source };
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(system)?;
-    listener.set_nonblocking(true).map_err(system)?;
+    let socket = TcpSocket::new_v4().map_err(system)?;
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).map_err(system)?;
+    let listener = socket.listen(BACKLOG).map_err(system)?;
     let address = listener.local_addr().map_err(system)?;
     Ok((listener, address))
 }
