@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::units::{Generation, Millis, RegionName, ServiceName, SlotName, Timestamp, Version, Weight};
+use crate::units::{
+    Generation, Millis, RegionName, ServiceName, SlotName, Timestamp, Version, Weight,
+};
 
 /// A split of one region's traffic over its two slots; the weights sum to 100 %.
 pub type Split = BTreeMap<SlotName, Weight>;
@@ -25,7 +27,11 @@ pub trait LoadBalancer: Send + Sync {
     /// Sets absolute weights and returns what was read back afterwards (which may not be settled yet).
     ///
     /// Repeating a call is harmless. A `generation` older than the newest seen is refused. Raises before it lowers.
-    async fn set(&self, split: &Split, generation: Generation) -> Result<Reading, LoadBalancerError>;
+    async fn set(
+        &self,
+        split: &Split,
+        generation: Generation,
+    ) -> Result<Reading, LoadBalancerError>;
 }
 
 /// What an adapter can do.
@@ -152,7 +158,12 @@ pub struct MetricsError {
 #[async_trait]
 pub trait Checker: Send + Sync {
     /// Whether the named check of the fleet holds for this service, version and region, and what it said.
-    async fn check(&self, name: &str, subject: &Subject, timeout: Millis) -> Result<CheckAnswer, MetricsError>;
+    async fn check(
+        &self,
+        name: &str,
+        subject: &Subject,
+        timeout: Millis,
+    ) -> Result<CheckAnswer, MetricsError>;
 }
 
 /// What a check is asked about.

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Not a name that may stand in files, labels and paths.
-    #[error("`{0}` is not a name: expected 1 to 63 of a-z, 0-9, `_`, `-`, starting with a letter or digit")]
+    #[error(
+        "`{0}` is not a name: expected 1 to 63 of a-z, 0-9, `_`, `-`, starting with a letter or digit"
+    )]
     Name(String),
     /// Not a version: empty, longer than 128 bytes, or with control characters.
     #[error("`{0}` is not a version: expected 1 to 128 printable characters without spaces")]
@@ -99,7 +101,8 @@ fn is_name(text: &str) -> bool {
 #[must_use]
 pub fn shown(text: &str) -> String {
     let hidden = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     let mut safe = String::new();
     for c in text.chars().take(80) {
@@ -121,7 +124,8 @@ impl Version {
     pub fn new(text: impl Into<String>) -> Result<Self, Error> {
         let text = text.into();
         let printable = text.chars().all(|c| !c.is_control() && !c.is_whitespace());
-        if (1..=128).contains(&text.len()) && printable && shown(&text).len() >= text.len().min(80) {
+        if (1..=128).contains(&text.len()) && printable && shown(&text).len() >= text.len().min(80)
+        {
             Ok(Self(text))
         } else {
             Err(Error::Version(shown(&text)))
@@ -364,7 +368,9 @@ impl fmt::Display for Millis {
             format!("{}s", (ms as f64 / 100.0).round() / 10.0)
         } else {
             let (hours, minutes, seconds) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
-            let part = |count: u64, unit: &str| if count > 0 { format!("{count}{unit}") } else { String::new() };
+            let part = |count: u64, unit: &str| {
+                if count > 0 { format!("{count}{unit}") } else { String::new() }
+            };
             part(hours, "h") + &part(minutes, "m") + &part(seconds, "s")
         };
         formatter.pad(&text)

@@ -8,7 +8,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{AnalysisName, Millis, PipelineName, RegionName, ServiceName, StageName, Weight};
+use crate::units::{
+    AnalysisName, Millis, PipelineName, RegionName, ServiceName, StageName, Weight,
+};
 
 /// Everything a rollout needs to know, frozen when it starts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
