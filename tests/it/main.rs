@@ -1,1 +1,5 @@
 //! The only integration-test binary.
+
+mod conformance;
+mod envoy;
+mod parts;

@@ -54,7 +54,6 @@ impl Admin {
         Ok(Self { envoys: addresses.iter().map(envoy).collect::<Result<_, _>>()? })
     }
 
-
     /// The weights in force at each Envoy, all asked at once.
     pub async fn routes(&self, route: &str, pair: &Pair) -> Vec<Seen> {
         join_all(self.envoys.iter().map(|envoy| envoy.route(route, pair))).await

@@ -1,0 +1,4 @@
+//! Real servers for tests: each started on free loopback ports and ended with its value, also when a test panics.
+
+pub mod backend;
+pub mod envoy;
