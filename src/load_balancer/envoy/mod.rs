@@ -8,6 +8,8 @@ pub mod file;
 mod http;
 mod marker;
 mod pair;
+#[cfg(feature = "xds")]
+pub mod proto;
 mod reading;
 pub mod route;
 
