@@ -1,1 +1,6 @@
-//! One file per load balancer, and the conformance suite that each of them passes.
+//! The load balancers behind [`crate::ports::LoadBalancer`]: one module per kind, and the way from a fleet to them.
+
+mod connect;
+pub mod envoy;
+
+pub use connect::{Connected, Error, Known, TargetKey, connect};

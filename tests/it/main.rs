@@ -1,5 +1,7 @@
 //! The only integration-test binary.
 
+mod conformance;
+mod envoy;
 mod metrics;
 mod parts;
 mod sample;

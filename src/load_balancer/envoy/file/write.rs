@@ -1,0 +1,300 @@
+//! The route file itself. Blocking; runs on a thread for such work.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use serde_yaml::Value;
+
+use super::super::reading::Expected;
+use super::super::{Pair, marker, route};
+use crate::ports::Outcome;
+use crate::units::{Generation, Weight};
+
+/// Longest wait for another writer of the same directory.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// Why the file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What is in it.
+    #[error("{0}")]
+    Route(#[from] route::Error),
+    /// The operating system refuses.
+    #[error("{doing}: {source}")]
+    System {
+        /// What was tried.
+        doing: &'static str,
+        /// Its answer.
+        source: std::io::Error,
+    },
+    /// A rename would replace the link and not be seen where Envoy watches.
+    #[error("is a symbolic link or no file: name the file itself")]
+    NotAFile,
+    /// Envoy tells the format by the ending.
+    #[error("must end in .yaml, .yml or .json")]
+    Ending,
+    /// The RouteConfiguration's metadata is no mapping.
+    #[error("metadata of the route is not a mapping of mappings")]
+    Metadata,
+    /// A newer generation has been here.
+    #[error("holds generation {found}, newer than {asked}")]
+    Superseded {
+        /// In the file.
+        found: Generation,
+        /// To be written.
+        asked: Generation,
+    },
+    /// Somebody else writes.
+    #[error("another writer holds the directory's lock")]
+    Locked,
+}
+
+impl Error {
+    /// What is known about the effect: the file changes in the very last step only.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Superseded { .. } => Outcome::Superseded,
+            Self::Locked | Self::System { .. } => Outcome::NotSent,
+            Self::Route(_) | Self::NotAFile | Self::Ending | Self::Metadata => {
+                Outcome::Misconfigured
+            }
+        }
+    }
+}
+
+fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::System { doing, source }
+}
+
+/// One pair of clusters in one route of one file.
+pub struct File {
+    /// Where.
+    pub path: PathBuf,
+    /// Name of the RouteConfiguration.
+    pub route: String,
+    /// The clusters.
+    pub pair: Pair,
+}
+
+impl File {
+    /// What the file asks of Envoy; of places that differ, the first.
+    pub fn read(&self) -> Result<Expected, Error> {
+        let mut document = self.load()?;
+        let route = route::find(&mut document, &self.route)?;
+        let splits = route::splits(route, &self.pair)?;
+        let generation = marker::read(route, &self.pair);
+        // `splits` holds at least one.
+        let split =
+            splits.into_iter().next().ok_or_else(|| route::Error::NoRoute(self.route.clone()))?;
+        Ok(Expected { split, generation })
+    }
+
+    /// Replaces the weights, keeping everything else; readers see the old file or the new one, whole.
+    pub fn write(&self, weights: [Weight; 2], generation: Generation) -> Result<(), Error> {
+        let json = self.is_json()?;
+        let directory = self.path.parent().filter(|path| !path.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
+        let lock = lock(directory)?;
+        let mut document = self.load()?;
+        let route = route::find(&mut document, &self.route)?;
+        if let Some(found) = marker::read(route, &self.pair).filter(|found| *found > generation) {
+            return Err(Error::Superseded { found, asked: generation });
+        }
+        route::set_split(route, &self.pair, weights.map(Weight::hundredths))?;
+        if !marker::write(route, &self.pair, generation) {
+            return Err(Error::Metadata);
+        }
+        set_version(&mut document);
+        let text = render(&document, json)?;
+        self.replace(directory, &text)?;
+        lock.sync_all().map_err(system("sync the directory"))
+    }
+
+    fn is_json(&self) -> Result<bool, Error> {
+        match self.path.extension().and_then(std::ffi::OsStr::to_str) {
+            Some("json") => Ok(true),
+            Some("yaml" | "yml") => Ok(false),
+            _ => Err(Error::Ending),
+        }
+    }
+
+    fn load(&self) -> Result<Value, Error> {
+        let found = fs::symlink_metadata(&self.path).map_err(system("read"))?;
+        if !found.is_file() {
+            return Err(Error::NotAFile);
+        }
+        let mut text = String::new();
+        let limit = route::BYTES_MAX as u64 + 1;
+        let file = fs::File::open(&self.path).map_err(system("read"))?;
+        file.take(limit).read_to_string(&mut text).map_err(system("read"))?;
+        Ok(route::parse(&text)?)
+    }
+
+    fn replace(&self, directory: &Path, text: &str) -> Result<(), Error> {
+        let before = fs::metadata(&self.path).map_err(system("read"))?;
+        let mut file = tempfile::Builder::new()
+            .prefix(".tidegate-")
+            .tempfile_in(directory)
+            .map_err(system("make a temporary file beside it"))?;
+        file.write_all(text.as_bytes()).map_err(system("write"))?;
+        // Envoy often runs as another user, who must go on being able to read it.
+        file.as_file()
+            .set_permissions(before.permissions())
+            .map_err(system("keep the permissions"))?;
+        keep_owner(file.as_file(), &before);
+        file.as_file().sync_all().map_err(system("sync"))?;
+        file.persist(&self.path).map_err(|error| system("rename")(error.error))?;
+        Ok(())
+    }
+}
+
+/// Only root may give files away; without it the file is ours, with the same permissions.
+fn keep_owner(file: &fs::File, before: &fs::Metadata) {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    if let Err(error) = fchown(file, Some(before.uid()), Some(before.gid())) {
+        tracing::debug!(%error, "the route file changes its owner");
+    }
+}
+
+/// The directory, locked against other writers until it is dropped.
+fn lock(directory: &Path) -> Result<fs::File, Error> {
+    let file = fs::File::open(directory).map_err(system("open the directory"))?;
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Locked),
+            Err(error) => return Err(system("lock the directory")(error.into())),
+        }
+    }
+}
+
+/// A file of resources tells its generations as version; a bare RouteConfiguration has no place for one.
+fn set_version(document: &mut Value) {
+    let resources = document.get("resources").and_then(Value::as_sequence);
+    let texts: Vec<_> = resources.into_iter().flatten().map(marker::version_text).collect();
+    let version = texts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ");
+    if let Some(mapping) =
+        document.as_mapping_mut().filter(|mapping| mapping.contains_key("resources"))
+    {
+        mapping.insert("version_info".into(), version.into());
+    }
+}
+
+fn render(document: &Value, json: bool) -> Result<String, Error> {
+    let failed = |text: String| Error::Route(route::Error::Syntax(text));
+    if json {
+        return serde_json::to_string_pretty(document).map_err(|error| failed(error.to_string()));
+    }
+    serde_yaml::to_string(document).map_err(|error| failed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::pair::tests::{pair, split};
+    use super::*;
+
+    const TEXT: &str = "version_info: mine\nresources:\n\
+        - {name: admin, virtual_hosts: []}\n\
+        - {name: web, x: [{weighted_clusters: {clusters: [{name: api-blue, weight: 100}, {name: api-green, weight: 0}]}}]}\n";
+
+    fn file(text: &str, name: &str) -> (tempfile::TempDir, File) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        (directory, File { path, route: "web".to_owned(), pair: pair() })
+    }
+
+    fn set(file: &File, percent: f64, generation: u64) -> Result<(), Error> {
+        file.write(pair().weights(&split(percent)).unwrap(), Generation(generation))
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_the_rest_stays() {
+        for name in ["rds.yaml", "rds.json"] {
+            let text = serde_yaml::from_str::<Value>(TEXT).unwrap();
+            let (directory, file) = file(&render(&text, name.ends_with("json")).unwrap(), name);
+            assert_eq!(file.read().unwrap(), Expected { split: split(0.0), generation: None });
+            set(&file, 5.0, 3).unwrap();
+            set(&file, 5.0, 3).unwrap();
+            assert_eq!(
+                file.read().unwrap(),
+                Expected { split: split(5.0), generation: Some(Generation(3)) }
+            );
+            let written = file.load().unwrap();
+            assert_eq!(written["version_info"], "api-blue/api-green=3");
+            assert_eq!(written["resources"][0], text["resources"][0]);
+            assert_eq!(
+                fs::read_dir(directory.path()).unwrap().count(),
+                1,
+                "no temporary file is left"
+            );
+        }
+    }
+
+    #[test]
+    fn an_older_generation_is_refused_and_changes_nothing() {
+        let (_directory, file) = file(TEXT, "rds.yaml");
+        set(&file, 5.0, 3).unwrap();
+        let error = set(&file, 50.0, 2).unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Superseded);
+        assert_eq!(file.read().unwrap().split, split(5.0));
+    }
+
+    #[test]
+    fn permissions_stay() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_directory, file) = file(TEXT, "rds.yaml");
+        fs::set_permissions(&file.path, fs::Permissions::from_mode(0o640)).unwrap();
+        set(&file, 5.0, 3).unwrap();
+        assert_eq!(fs::metadata(&file.path).unwrap().permissions().mode() & 0o777, 0o640);
+    }
+
+    #[test]
+    fn what_cannot_be_written_says_why() {
+        let (directory, mut one) = file(TEXT, "rds.yaml");
+        let link = directory.path().join("link.yaml");
+        std::os::unix::fs::symlink(&one.path, &link).unwrap();
+        one.path = link;
+        assert!(matches!(set(&one, 5.0, 1), Err(Error::NotAFile)));
+        one.path = directory.path().join("missing.yaml");
+        assert!(matches!(set(&one, 5.0, 1), Err(Error::System { .. })));
+        one.path = directory.path().join("rds.pb");
+        assert!(matches!(set(&one, 5.0, 1), Err(Error::Ending)));
+        let (_directory, foreign) = file("resources: 3", "rds.yaml");
+        assert!(matches!(set(&foreign, 5.0, 1), Err(Error::Route(_))));
+    }
+
+    #[test]
+    fn two_services_share_a_file() {
+        let both = TEXT.replace(
+            "x: [",
+            "x: [{weighted_clusters: {clusters: [{name: a, weight: 1}, {name: b}]}}, ",
+        );
+        let (_directory, first) = file(&both, "rds.yaml");
+        let clusters =
+            [("blue".parse().unwrap(), "a".to_owned()), ("green".parse().unwrap(), "b".to_owned())];
+        let second = File {
+            path: first.path.clone(),
+            route: "web".to_owned(),
+            pair: Pair::new(&clusters.into()).unwrap(),
+        };
+        set(&first, 5.0, 9).unwrap();
+        set(&second, 25.0, 2).unwrap();
+        assert_eq!(
+            first.read().unwrap(),
+            Expected { split: split(5.0), generation: Some(Generation(9)) }
+        );
+        assert_eq!(
+            second.read().unwrap(),
+            Expected { split: split(25.0), generation: Some(Generation(2)) }
+        );
+        assert_eq!(first.load().unwrap()["version_info"], "api-blue/api-green=9 a/b=2");
+    }
+}
