@@ -2,3 +2,5 @@
 
 pub mod fleet;
 pub mod plan;
+#[cfg(feature = "files")]
+pub mod selector;
