@@ -5,17 +5,12 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-<<<<<<< HEAD
 use crate::engine::event::Fact;
 use crate::engine::rollout::Rollout;
 use crate::engine::service::ServiceState;
 use crate::units::{
     Generation, Millis, RegionName, RolloutId, Seq, ServiceName, SlotName, Timestamp, Version,
     Weight,
-=======
-use crate::units::{
-    Generation, Millis, RegionName, ServiceName, SlotName, Timestamp, Version, Weight,
->>>>>>> envoy
 };
 
 /// A split of one region's traffic over its two slots; the weights sum to 100 %.

@@ -38,7 +38,8 @@ pub async fn perform(
     generation: Generation,
 ) -> Input {
     let region = &balancers.region;
-    let calls = balancers.targets.iter().map(|target| call(target.as_ref(), slots, effect, generation));
+    let calls =
+        balancers.targets.iter().map(|target| call(target.as_ref(), slots, effect, generation));
     let Ok(answers) = tokio::time::timeout(CALL_MAX, join_all(calls)).await else {
         let what = format!("no answer within {} s", CALL_MAX.as_secs());
         return Input::EffectUnknown { region: region.clone(), generation, what };
@@ -93,7 +94,8 @@ pub fn together(
     }
     let agree = readings.iter().all(|reading| share(&reading.split, &slots.canary) == weight);
     let notes: Vec<_> = readings.iter().filter_map(|reading| reading.note.clone()).collect();
-    let markers: Vec<_> = readings.iter().filter_map(|reading| reading.restart_marker.clone()).collect();
+    let markers: Vec<_> =
+        readings.iter().filter_map(|reading| reading.restart_marker.clone()).collect();
     let generations: Option<Vec<_>> = readings.iter().map(|reading| reading.generation).collect();
     RegionReading {
         region,

@@ -53,7 +53,11 @@ impl Measuring {
                         weight: *weight,
                         confirmed_at: at,
                         looked_at: None,
-                        meter: self.regions.remove(region).map(|old| restarted(old.meter)).unwrap_or_default(),
+                        meter: self
+                            .regions
+                            .remove(region)
+                            .map(|old| restarted(old.meter))
+                            .unwrap_or_default(),
                     };
                     self.regions.insert(region.clone(), fresh);
                 }
@@ -83,7 +87,10 @@ impl Measuring {
         let mut poll = measured.poll;
         for (name, looked) in measured.regions {
             match self.regions.get_mut(&name) {
-                Some(known) if known.confirmed_at == looked.confirmed_at && known.weight == looked.weight => {
+                Some(known)
+                    if known.confirmed_at == looked.confirmed_at
+                        && known.weight == looked.weight =>
+                {
                     *known = looked;
                 }
                 _ => {
@@ -108,7 +115,8 @@ impl Look {
             let analyses = &analyses;
             async move {
                 let window = region.looked_at.map_or(Millis::ZERO, |before| at.since(before));
-                let measured = look_at(site, rollout, &name, &mut region, analyses.clone(), at).await?;
+                let measured =
+                    look_at(site, rollout, &name, &mut region, analyses.clone(), at).await?;
                 let poll = RegionPoll { weight: region.weight, window, ready_for: None, measured };
                 region.looked_at = Some(at);
                 Some((name, poll, region))
@@ -142,7 +150,8 @@ async fn look_at(
     at: Timestamp,
 ) -> Option<BTreeMap<AnalysisName, crate::engine::poll::Measured>> {
     let (connected, slots) = (site.regions.get(name)?, rollout.slots.get(name)?);
-    let (fleet_region, service) = (site.fleet.regions.get(name)?, site.fleet.services.get(&site.service)?);
+    let (fleet_region, service) =
+        (site.fleet.regions.get(name)?, site.fleet.services.get(&site.service)?);
     let variables = |slot, version, track| {
         arm_variables(&site.service, service, name, fleet_region, slot, version, track)
     };

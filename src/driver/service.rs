@@ -15,7 +15,12 @@ use crate::units::{Generation, RegionName, RolloutId, Seq, Version, Weight};
 ///
 /// # Errors
 /// A region cannot be read, or has a split in progress and `as_is` is not given; a rollout is under way.
-pub async fn adopt(site: &Site, version: Version, as_is: bool, by: Actor) -> Result<Adopted, Error> {
+pub async fn adopt(
+    site: &Site,
+    version: Version,
+    as_is: bool,
+    by: Actor,
+) -> Result<Adopted, Error> {
     let known = site.journal.service(&site.service).await?;
     if let Some(open) = known.as_ref().and_then(|(service, _)| service.open.clone()) {
         return Err(Error::Open(open));
@@ -68,7 +73,12 @@ fn adopted_region(
 ///
 /// # Errors
 /// The service is not adopted, has a rollout under way, runs this version already, or lacks a region of the plan.
-pub async fn start(site: &Site, plan: Plan, version: Version, by: Actor) -> Result<RolloutId, Error> {
+pub async fn start(
+    site: &Site,
+    plan: Plan,
+    version: Version,
+    by: Actor,
+) -> Result<RolloutId, Error> {
     let (service, seq) = site
         .journal
         .service(&site.service)
@@ -86,8 +96,14 @@ pub async fn start(site: &Site, plan: Plan, version: Version, by: Actor) -> Resu
     Ok(id)
 }
 
-fn started(service: &ServiceState, plan: Plan, version: Version, by: Actor) -> Result<Started, Error> {
-    let stable_version = service.stable.clone().ok_or_else(|| Error::NotAdopted(service.name.clone()))?;
+fn started(
+    service: &ServiceState,
+    plan: Plan,
+    version: Version,
+    by: Actor,
+) -> Result<Started, Error> {
+    let stable_version =
+        service.stable.clone().ok_or_else(|| Error::NotAdopted(service.name.clone()))?;
     if let Some(open) = &service.open {
         return Err(Error::Open(open.clone()));
     }

@@ -142,7 +142,9 @@ impl Task {
         };
         task.turn(Input::Recovered).await?;
         if incompatible && task.state.paused.is_none() {
-            let reason = "its evidence was gathered by other statistics; resume starts new evidence".to_owned();
+            let reason =
+                "its evidence was gathered by other statistics; resume starts new evidence"
+                    .to_owned();
             let command = Command::Pause { reason };
             task.turn(Input::Commanded { by: Actor::tidegate(), command }).await?;
         }
@@ -247,7 +249,9 @@ impl Task {
                 continue;
             }
             let effect = match action {
-                Some(Action::Set { weight, .. }) if self.is_due(&region, now) => Effect::Set(*weight),
+                Some(Action::Set { weight, .. }) if self.is_due(&region, now) => {
+                    Effect::Set(*weight)
+                }
                 Some(Action::Read { .. }) if self.is_due(&region, now) => Effect::Read,
                 Some(_) => continue,
                 None if busy.is_none() && self.read_due(&region, now) => Effect::Read,
@@ -267,7 +271,8 @@ impl Task {
     }
 
     fn start(&mut self, region: RegionName, effect: Effect, now: Timestamp) {
-        let (Some(site), Some(slots)) = (self.site.regions.get(&region), self.state.slots.get(&region))
+        let (Some(site), Some(slots)) =
+            (self.site.regions.get(&region), self.state.slots.get(&region))
         else {
             warn!(%region, "the fleet has no load balancer here any more");
             return;
@@ -332,7 +337,8 @@ impl Task {
         self.looking = true;
         self.look_due = next_due(self.look_due, now, self.state.poll());
         let look = self.measuring.prepare(&self.state, now);
-        let (site, finish, rollout) = (Arc::clone(&self.site), self.finish.clone(), self.state.clone());
+        let (site, finish, rollout) =
+            (Arc::clone(&self.site), self.finish.clone(), self.state.clone());
         tokio::spawn(async move {
             let measured = look.perform(&site, &rollout, now).await;
             let _ = finish.send(Finished::Look(Box::new(measured)));

@@ -30,9 +30,10 @@ impl View {
     /// The view of a state.
     #[must_use]
     pub fn of(state: &Rollout, at: Timestamp, seq: Seq, judgement: Option<Judgement>) -> Self {
-        let observed = |(name, region): (&crate::units::RegionName, &crate::engine::rollout::RegionState)| {
-            (name.clone(), region.observed.unwrap_or(region.desired))
-        };
+        let observed =
+            |(name, region): (&crate::units::RegionName, &crate::engine::rollout::RegionState)| {
+                (name.clone(), region.observed.unwrap_or(region.desired))
+            };
         let weights = state.regions.iter().map(observed).collect();
         Self {
             at,
@@ -51,14 +52,22 @@ pub fn notice(state: &Rollout, event: &Event) -> Option<(bool, String)> {
     let id = &state.id;
     let told = match event {
         Event::RollbackStarted { cause, .. } => (true, format!("{id}: rolling back: {cause}")),
-        Event::RolledBack => (false, format!("{id}: rolled back; every region was read back at 0 %")),
-        Event::Promoted { proven: true } => (false, format!("{id}: {} is stable now", state.version)),
-        Event::Promoted { proven: false } => {
-            (false, format!("{id}: {} is stable now; not every criterion was proven", state.version))
+        Event::RolledBack => {
+            (false, format!("{id}: rolled back; every region was read back at 0 %"))
         }
-        Event::DriftFound { region, observed, desired, .. } => {
-            (true, format!("{id}: {region}: {observed} read, {desired} wanted, and nobody here changed it"))
+        Event::Promoted { proven: true } => {
+            (false, format!("{id}: {} is stable now", state.version))
         }
+        Event::Promoted { proven: false } => (
+            false,
+            format!("{id}: {} is stable now; not every criterion was proven", state.version),
+        ),
+        Event::DriftFound { region, observed, desired, .. } => (
+            true,
+            format!(
+                "{id}: {region}: {observed} read, {desired} wanted, and nobody here changed it"
+            ),
+        ),
         Event::ShiftOverdue { regions } => {
             let names: Vec<_> = regions.iter().map(ToString::to_string).collect();
             (true, format!("{id}: weights are not confirmed in {}", names.join(", ")))

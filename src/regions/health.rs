@@ -13,7 +13,12 @@ impl Health {
     /// `failures` in a row make it unhealthy, `successes` in a row healthy again; both at least 1.
     #[must_use]
     pub fn new(failures: u32, successes: u32) -> Self {
-        Self { failures_max: failures.max(1), successes_min: successes.max(1), healthy: true, in_a_row: 0 }
+        Self {
+            failures_max: failures.max(1),
+            successes_min: successes.max(1),
+            healthy: true,
+            in_a_row: 0,
+        }
     }
 
     /// Takes one probe in; whether the region is healthy now.

@@ -159,7 +159,10 @@ impl Judge {
             for (analysis, measured) in &look.measured {
                 let record = region.records.entry(analysis.clone()).or_insert_with(|| {
                     let known = self.history.of(analysis, name);
-                    Record { memory: known.map(|it| it.stable.clone()).unwrap_or_default(), ..Record::default() }
+                    Record {
+                        memory: known.map(|it| it.stable.clone()).unwrap_or_default(),
+                        ..Record::default()
+                    }
                 });
                 match Reading::new(measured) {
                     Ok(Some(reading)) => {
@@ -218,7 +221,12 @@ impl Judge {
     }
 
     /// How evidence of one analysis in one region is weighed, apart from warm-up.
-    fn conditions(&self, region: &RegionName, analysis: &AnalysisName, record: &Record) -> Conditions {
+    fn conditions(
+        &self,
+        region: &RegionName,
+        analysis: &AnalysisName,
+        record: &Record,
+    ) -> Conditions {
         match self.history.of(analysis, region) {
             Some(known) => Conditions::with_history(known.clumpiness.max(1.0)),
             None => Conditions::without_history(record.clumps.clumpiness()),

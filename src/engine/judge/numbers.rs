@@ -37,9 +37,9 @@ impl Judge {
             })
         };
         let sums = Sums::new(records().map(|(_, record)| &record.tally));
-        let level = records().map(|(_, it)| it.tally.level).fold((0.0, 0), |sum, it| {
-            (sum.0 + it.0, sum.1 + it.1)
-        });
+        let level = records()
+            .map(|(_, it)| it.tally.level)
+            .fold((0.0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
         let (effect, canary, stable) = match &set.test {
             Test::Level { .. } => ((level.1 > 0).then(|| level.0 / level.1 as f64), None, None),
             test => (sums.effect(test), sums.arm(test, true), sums.arm(test, false)),
@@ -66,9 +66,9 @@ impl Judge {
     /// The interval of the effect; costly, so it is not made anew at every poll.
     pub(super) fn interval(&self, plan: &Plan, set: &MonitorSet) -> Option<(f64, f64)> {
         let regions = self.canary_regions(plan);
-        let tallies = regions.iter().filter_map(|name| {
-            Some(&self.regions.get(name)?.records.get(&set.analysis)?.tally)
-        });
+        let tallies = regions
+            .iter()
+            .filter_map(|name| Some(&self.regions.get(name)?.records.get(&set.analysis)?.tally));
         Sums::new(tallies).interval(&set.test)
     }
 
@@ -84,9 +84,8 @@ impl Judge {
         if let Some(quantile) = self.edge_too_far(set) {
             words.push(format!("bucket edges too far from p{}", 100.0 * quantile));
         }
-        let warming = |name: &&RegionName| {
-            self.regions.get(*name).is_some_and(|region| region.is_warming_up)
-        };
+        let warming =
+            |name: &&RegionName| self.regions.get(*name).is_some_and(|region| region.is_warming_up);
         if scene.regions.iter().any(|name| warming(&name)) {
             words.push("warming up".to_owned());
         }
@@ -171,7 +170,8 @@ impl Sums {
 
     fn interval(&self, test: &Test) -> Option<(f64, f64)> {
         let alpha = INTERVAL_ALPHA / 2.0;
-        let range = |arm: Arm| Some((proportion::lower(arm, alpha)?, proportion::upper(arm, alpha)?));
+        let range =
+            |arm: Arm| Some((proportion::lower(arm, alpha)?, proportion::upper(arm, alpha)?));
         let times = |histogram: &Histogram, quantile: f64| {
             let interval = quantile_interval(histogram, quantile, alpha, CONCENTRATION);
             (histogram.total > 0.0 && interval.1.is_finite()).then_some(interval)

@@ -1,10 +1,5 @@
-<<<<<<< HEAD
-//! Real servers that tests start.
-
-pub mod prometheus;
-=======
 //! Real servers for tests: each started on free loopback ports and ended with its value, also when a test panics.
 
 pub mod backend;
 pub mod envoy;
->>>>>>> envoy
+pub mod prometheus;

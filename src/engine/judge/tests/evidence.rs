@@ -125,8 +125,11 @@ fn verdicts_carry_their_numbers() {
     let mut world = World::new(3, 3, 1_000.0, 25.0).canary(slow);
     let mut judge = entered(&plan);
     let judgement = run(&mut judge, &plan, &mut world, 61);
-    let expected =
-        [("stage_1/error", 0.019, 0.003), ("stage_1/response", 1.2, 0.03), ("stage_1/sat", 4.7, 0.02)];
+    let expected = [
+        ("stage_1/error", 0.019, 0.003),
+        ("stage_1/response", 1.2, 0.03),
+        ("stage_1/sat", 4.7, 0.02),
+    ];
     for (id, effect, within) in expected {
         let numbers = &verdict(&judgement, id).numbers;
         let found = numbers.effect.unwrap();
