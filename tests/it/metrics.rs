@@ -1,6 +1,7 @@
 //! Numbers from a real Prometheus, from scraped endpoints, and from servers that misbehave.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -103,7 +104,11 @@ impl World {
             not_before: Timestamp(0),
             scrape_interval: SECOND,
         };
-        let mut found = meter.look(source, &Checks::new(BTreeMap::new()), &context).await;
+        let checks = Checks::new(BTreeMap::new());
+        // A look must be able to run on any thread.
+        let look: Pin<Box<dyn Future<Output = _> + Send + '_>> =
+            Box::pin(meter.look(source, &checks, &context));
+        let mut found: BTreeMap<_, _> = look.await;
         found.remove(&self.analysis.name).expect("what was asked for")
     }
 }
