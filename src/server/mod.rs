@@ -76,3 +76,13 @@ pub fn serve(state: &Path, handle: Handle) -> Result<Served, Error> {
     });
     Ok(Served { path, task })
 }
+
+/// Login name of the user who runs this, for the record; `uid <number>` where the environment has none.
+#[must_use]
+pub fn user() -> String {
+    let named = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
+    match named {
+        Ok(name) if !name.is_empty() => crate::units::shown(&name),
+        _ => format!("uid {}", rustix::process::geteuid().as_raw()),
+    }
+}

@@ -109,7 +109,7 @@ async fn command(
         request.reason.chars().filter(|c| !c.is_control()).take(REASON_MAX).collect();
     let note =
         (request.command == Verb::Rollback).then(|| "approval not enforced: local run".to_owned());
-    let by = Actor { name: crate::cli::user(), note };
+    let by = Actor { name: super::user(), note };
     let or = |default: &str| if reason.is_empty() { default.to_owned() } else { reason.clone() };
     let command = match request.command {
         Verb::Promote => Command::Promote,
