@@ -24,12 +24,14 @@ impl Judge {
         let fine = scene.regions.iter().filter(|region| !canary.contains(*region)).count();
         match (canary.is_empty(), stable.is_empty()) {
             (true, true) => None,
-            (true, false) => {
-                Some(format!("stable alone is beyond a limit in {}: not the new version", list(&stable)))
-            }
-            (false, true) if fine == 0 => {
-                Some("the canary is worse in every region and stable is fine: the new version".to_owned())
-            }
+            (true, false) => Some(format!(
+                "stable alone is beyond a limit in {}: not the new version",
+                list(&stable)
+            )),
+            (false, true) if fine == 0 => Some(
+                "the canary is worse in every region and stable is fine: the new version"
+                    .to_owned(),
+            ),
             (false, true) => Some(format!(
                 "the canary is worse in {} only and stable is fine there: the new version under what is special there",
                 list(&canary)
@@ -39,9 +41,10 @@ impl Judge {
                 list(&canary),
                 list(&stable)
             )),
-            (false, false) if fine == 0 => {
-                Some(format!("both arms are beyond a limit in {}: a shared cause, not the new version", list(&both)))
-            }
+            (false, false) if fine == 0 => Some(format!(
+                "both arms are beyond a limit in {}: a shared cause, not the new version",
+                list(&both)
+            )),
             (false, false) => Some(format!(
                 "both arms are beyond a limit in {} and nowhere else: the region, not the new version",
                 list(&both)

@@ -25,6 +25,8 @@ impl Judge {
         let proven = named(&|harm| rolls(harm) && harm.is_proven);
         let before = named(&|harm| rolls(harm) && harm.is_proven_nonconcurrent);
         let held = named(&|harm| only_holds(harm.role) && harm.is_proven && !harm.is_shared);
+        let held_before =
+            named(&|harm| only_holds(harm.role) && harm.is_proven_nonconcurrent && !harm.is_shared);
         self.breach_of_checks(scene)
             .or_else(|| self.breach_of(scene, &proven, Kind::Concurrent, false))
             .or_else(|| self.combined(scene))
@@ -33,6 +35,7 @@ impl Judge {
                 self.breach_of(scene, &before, Kind::NonConcurrent, only_holds)
             })
             .or_else(|| self.breach_of(scene, &held, Kind::Concurrent, true))
+            .or_else(|| self.breach_of(scene, &held_before, Kind::NonConcurrent, true))
     }
 
     fn sets_where(&self, scene: &Scene, wanted: &dyn Fn(&SetHarm) -> bool) -> Vec<&MonitorSet> {
@@ -104,11 +107,15 @@ impl Judge {
             scene.plan.analyses.get(&it.analysis).is_some_and(|analysis| analysis.dry_run)
         };
         let mut triggers = scene.plan.triggers.iter();
-        let trigger = triggers.find(|it| {
-            it.test == Test::Holds && !dry(it) && self.check_failed(it)
-        })?;
+        let trigger =
+            triggers.find(|it| it.test == Test::Holds && !dry(it) && self.check_failed(it))?;
         let text = format!("`{}` ({}) failed at its last three runs", trigger.text, place(trigger));
-        Some(Breach { criteria: vec![trigger.id.clone()], regions: Vec::new(), text, only_holds: false })
+        Some(Breach {
+            criteria: vec![trigger.id.clone()],
+            regions: Vec::new(),
+            text,
+            only_holds: false,
+        })
     }
 
     /// The counts where harm is strongest, else everywhere.
@@ -127,7 +134,12 @@ impl Judge {
         let counts = shown.iter().filter_map(|region| self.counts_in(set, region));
         let (canary, stable) = counts.fold((Arm::EMPTY, Arm::EMPTY), sum);
         let what = if matches!(set.test, Test::Rate { .. }) { "bad" } else { "slow" };
-        format!("canary {} {what} vs stable {} in {place}{}", share(canary), share(stable), self.effect_in_words(scene, set))
+        format!(
+            "canary {} {what} vs stable {} in {place}{}",
+            share(canary),
+            share(stable),
+            self.effect_in_words(scene, set)
+        )
     }
 
     fn effect_in_words(&self, scene: &Scene, set: &MonitorSet) -> String {
@@ -153,7 +165,11 @@ pub(super) fn place(criterion: &Criterion) -> String {
 /// Evidence of `log` as on-call people read it: how rarely a version within its limits would look like this.
 pub(super) fn odds(log: f64) -> String {
     let odds = log.max(0.0).exp();
-    if odds < 1e9 { format!("odds 1 in {odds:.0}") } else { "odds below 1 in 1000000000".to_owned() }
+    if odds < 1e9 {
+        format!("odds 1 in {odds:.0}")
+    } else {
+        "odds below 1 in 1000000000".to_owned()
+    }
 }
 
 fn regions(set: &MonitorSet, kind: Kind) -> Vec<RegionName> {

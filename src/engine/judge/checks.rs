@@ -97,7 +97,9 @@ impl Judge {
                     return Outcome::Undecided(Undecided::SourceError(format!("{region}: {text}")));
                 }
                 Some(Trouble::NotHeld(text)) => {
-                    return Outcome::Undecided(Undecided::CheckNotHeld(format!("{region}: {text}")));
+                    return Outcome::Undecided(Undecided::CheckNotHeld(format!(
+                        "{region}: {text}"
+                    )));
                 }
                 None => {}
             }

@@ -60,5 +60,7 @@ fn edge_near(memory: &StableMemory, quantile: f64) -> Option<f64> {
     }
     let distance = |below: f64| (below / histogram.total - quantile).abs();
     let tails = histogram.edges.iter().zip(&histogram.cumulative);
-    tails.min_by(|one, other| distance(*one.1).total_cmp(&distance(*other.1))).map(|(edge, _)| *edge)
+    tails
+        .min_by(|one, other| distance(*one.1).total_cmp(&distance(*other.1)))
+        .map(|(edge, _)| *edge)
 }

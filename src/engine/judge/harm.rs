@@ -50,7 +50,8 @@ pub(super) struct Harm {
 
 impl Harm {
     pub(super) fn weigh(judge: &Judge, plan: &Plan, now: Timestamp) -> Self {
-        let sets: Vec<SetHarm> = judge.sets.iter().map(|set| weigh(judge, plan, set, now)).collect();
+        let sets: Vec<SetHarm> =
+            judge.sets.iter().map(|set| weigh(judge, plan, set, now)).collect();
         let both = || judge.sets.iter().zip(&sets);
         let log_rollback = average(both().map(|(set, harm)| {
             let counts = harm.role == Role::RollsBack && !harm.is_shared;
@@ -95,7 +96,8 @@ fn weigh(judge: &Judge, plan: &Plan, set: &MonitorSet, now: Timestamp) -> SetHar
 }
 
 fn role(judge: &Judge, plan: &Plan, set: &MonitorSet) -> Role {
-    let uses = |it: &&crate::spec::plan::Criterion| it.analysis == set.analysis && it.test == set.test;
+    let uses =
+        |it: &&crate::spec::plan::Criterion| it.analysis == set.analysis && it.test == set.test;
     if set.dry_run {
         Role::Shown
     } else if set.has_no_margin() && !judge.is_verified(plan, &set.analysis) {

@@ -51,9 +51,11 @@ impl Judge {
         now: Timestamp,
     ) -> Option<HoldEvidence> {
         let rolls = |role: Role| role == Role::RollsBack || role == Role::HoldsOnFail;
-        let shared = self.sets.iter().zip(&harm.sets).find(|(set, harm)| {
-            rolls(harm.role) && (harm.is_shared || set.was_shared(now))
-        });
+        let shared = self
+            .sets
+            .iter()
+            .zip(&harm.sets)
+            .find(|(set, harm)| rolls(harm.role) && (harm.is_shared || set.was_shared(now)));
         let shared = shared.map(|(set, _)| {
             let text = self.users(plan, set).next().map_or_else(
                 || set.analysis.to_string(),
@@ -62,7 +64,8 @@ impl Judge {
             HoldEvidence::SharedOutage(format!("stable is beyond the limit of {text} as well"))
         });
         let sign = || {
-            (harm.log_all >= LOG_HOLD).then_some(HoldEvidence::SignOfHarm { log_harm: harm.log_all })
+            (harm.log_all >= LOG_HOLD)
+                .then_some(HoldEvidence::SignOfHarm { log_harm: harm.log_all })
         };
         shared.or_else(|| self.traffic_hold(regions)).or_else(sign)
     }
@@ -86,13 +89,15 @@ impl Judge {
             stage.criteria.iter().filter(applies).map(|criterion| (criterion, false))
         });
         let triggers = scene.plan.triggers.iter().map(|trigger| (trigger, true));
-        criteria.chain(triggers).map(|(it, is_trigger)| self.verdict(scene, it, is_trigger)).collect()
+        criteria
+            .chain(triggers)
+            .map(|(it, is_trigger)| self.verdict(scene, it, is_trigger))
+            .collect()
     }
 
     fn verdict(&self, scene: &Scene, criterion: &Criterion, is_trigger: bool) -> Verdict {
-        let tested = |set: &&MonitorSet| {
-            set.analysis == criterion.analysis && set.test == criterion.test
-        };
+        let tested =
+            |set: &&MonitorSet| set.analysis == criterion.analysis && set.test == criterion.test;
         let found = self.sets.iter().position(|set| tested(&set));
         let (outcome, numbers) = match found {
             None => (self.check_outcome(criterion, is_trigger), self.check_numbers(criterion)),
@@ -115,7 +120,8 @@ impl Judge {
         if harm.is_proven && !harm.is_shared && harm.role != Role::HoldsUnverified {
             return Outcome::Fail;
         }
-        if harm.is_proven_nonconcurrent && scene.harm.nonconcurrent_rolls_back {
+        let may_roll_back = harm.role == Role::RollsBack && scene.harm.nonconcurrent_rolls_back;
+        if harm.is_proven_nonconcurrent && may_roll_back {
             return Outcome::Fail;
         }
         let doubt = self
@@ -170,7 +176,7 @@ impl Judge {
             return None;
         }
         let for_requests = remaining(seconds, counted, requests_min as f64);
-        let for_evidence = remaining(seconds, log_ok, log_needed);
+        let for_evidence = remaining(seconds, log_ok, log_needed).or(set.forecast);
         Some(Undecided::NotEnoughData {
             requests: counted as u64,
             requests_min,
@@ -190,7 +196,9 @@ impl Judge {
     /// The stage as a whole: every criterion that decides passes, nothing holds, and the triggers have been looking.
     fn stage_outcome(&self, scene: &Scene, verdicts: &[Verdict]) -> Outcome {
         let decides = || verdicts.iter().filter(|verdict| !verdict.dry_run);
-        if decides().any(|verdict| verdict.outcome == Outcome::Fail) || scene.harm.is_proven(scene.plan) {
+        if decides().any(|verdict| verdict.outcome == Outcome::Fail)
+            || scene.harm.is_proven(scene.plan)
+        {
             return Outcome::Fail;
         }
         let current = scene.plan.stages.get(self.stage);
@@ -221,10 +229,8 @@ impl Judge {
         let Scene { plan, regions, now, .. } = scene;
         let dry = |it: &&Criterion| plan.analyses.get(&it.analysis).is_some_and(|it| it.dry_run);
         let stage = plan.stages.get(self.stage)?;
-        let only_checks =
-            !stage.criteria.iter().any(|it| it.test.is_statistical() && !dry(&it));
-        let mut triggers =
-            plan.triggers.iter().filter(|it| it.test.is_statistical() && !dry(it));
+        let only_checks = !stage.criteria.iter().any(|it| it.test.is_statistical() && !dry(&it));
+        let mut triggers = plan.triggers.iter().filter(|it| it.test.is_statistical() && !dry(it));
         triggers.find_map(|trigger| {
             let trouble = self.trouble(plan, regions, &trigger.analysis, *now);
             trouble.or_else(|| {
@@ -237,7 +243,12 @@ impl Judge {
     }
 
     /// Too few canary requests in one region.
-    fn too_few(&self, plan: &Plan, region: &RegionName, analysis: &AnalysisName) -> Option<Undecided> {
+    fn too_few(
+        &self,
+        plan: &Plan,
+        region: &RegionName,
+        analysis: &AnalysisName,
+    ) -> Option<Undecided> {
         let requests_min = self.requests_min(plan);
         let one = std::slice::from_ref(region);
         let (polls, seconds) = self.looked(one, analysis);
@@ -288,7 +299,9 @@ fn gravity(why: &Undecided) -> u8 {
 /// A poll of other weights proves harm, but nothing about these.
 fn without_pass(outcome: Outcome) -> Outcome {
     match outcome {
-        Outcome::Pass => Outcome::Undecided(Undecided::Assumption("measured under other weights".to_owned())),
+        Outcome::Pass => {
+            Outcome::Undecided(Undecided::Assumption("measured under other weights".to_owned()))
+        }
         other => other,
     }
 }

@@ -26,7 +26,11 @@ impl Judge {
     ) -> Option<Undecided> {
         let waits = || {
             let requests = self.requests(regions, analysis).unwrap_or(0.0) as u64;
-            Undecided::NotEnoughData { requests, requests_min: self.requests_min(plan), remaining: None }
+            Undecided::NotEnoughData {
+                requests,
+                requests_min: self.requests_min(plan),
+                remaining: None,
+            }
         };
         regions.iter().find_map(|name| {
             let Some(region) = self.regions.get(name).filter(|it| it.generation == self.generation)
@@ -87,9 +91,9 @@ impl Judge {
             let clumps = Conditions::without_history(None).clumpiness;
             let chance = NORMAL_999 * (clumps * confirmed * (1.0 - confirmed) / requests).sqrt();
             let differs = observed < 0.5 * confirmed || observed > 2.0 * confirmed;
-            (requests >= REQUESTS_MIN && differs && (observed - confirmed).abs() > chance).then(|| {
-                HoldEvidence::TrafficDoesNotFollow { region: name.clone(), observed, confirmed }
-            })
+            (requests >= REQUESTS_MIN && differs && (observed - confirmed).abs() > chance).then(
+                || HoldEvidence::TrafficDoesNotFollow { region: name.clone(), observed, confirmed },
+            )
         })
     }
 

@@ -82,7 +82,8 @@ fn polls_of_other_weights_pass_nothing() {
 #[test]
 fn a_restart_continues_with_the_same_bits() {
     let rules = [MORE_ERRORS, SLOWER_10, SATISFIED, HEALTHY];
-    let plan = plan(&[(5.0, 3, &rules), (100.0, 3, &rules)], &[ERRORS_OVER_1, SLOWER_50, UNAVAILABLE]);
+    let plan =
+        plan(&[(5.0, 3, &rules), (100.0, 3, &rules)], &[ERRORS_OVER_1, SLOWER_50, UNAVAILABLE]);
     for seed in 0..5 {
         let mut world = World::new(seed, 3, 300.0, 5.0).canary(failing(0.004));
         let mut judge = entered(&plan);
@@ -97,7 +98,10 @@ fn a_restart_continues_with_the_same_bits() {
             let poll = world.poll(&plan);
             let judgement = judge.observe(&plan, &poll);
             assert_eq!(again.observe(&plan, &poll), judgement, "second {second}");
-            assert_eq!(serde_json::to_string(&again).unwrap(), serde_json::to_string(&judge).unwrap());
+            assert_eq!(
+                serde_json::to_string(&again).unwrap(),
+                serde_json::to_string(&judge).unwrap()
+            );
             if second == 59 && seed == 0 {
                 println!("{} bytes", text.len());
             }

@@ -24,13 +24,15 @@ fn checked(plan: &Plan, seconds: u32, rps: f64, held: impl Fn(u32) -> bool) -> J
 #[test]
 fn one_good_answer_at_the_end_is_not_a_pass() {
     let plan = plan(&[(25.0, 2, &[HEALTHY])], &[ERRORS_OVER_1]);
-    let not_held = |it: &Judgement| {
-        matches!(it.stage, Outcome::Undecided(Undecided::CheckNotHeld(_)))
-    };
+    let not_held =
+        |it: &Judgement| matches!(it.stage, Outcome::Undecided(Undecided::CheckNotHeld(_)));
     assert_eq!(checked(&plan, 60, 200.0, |_| true).stage, Outcome::Pass);
     assert!(not_held(&checked(&plan, 60, 200.0, |second| second == 60)));
     assert!(not_held(&checked(&plan, 60, 200.0, |second| second != 60)), "the latest run");
-    assert_eq!(checked(&plan, 60, 200.0, |second| second % 12 != 0 || second == 60).stage, Outcome::Pass);
+    assert_eq!(
+        checked(&plan, 60, 200.0, |second| second % 12 != 0 || second == 60).stage,
+        Outcome::Pass
+    );
     assert!(not_held(&checked(&plan, 60, 200.0, |second| second % 5 != 0 || second == 60)));
 }
 
@@ -51,7 +53,11 @@ fn a_trigger_on_a_check_needs_three_bad_answers() {
     let plan = plan(&[(25.0, 2, &[])], &[HEALTHY, ERRORS_OVER_1]);
     assert!(checked(&plan, 10, 200.0, |second| second < 9).breach.is_none());
     let breach = checked(&plan, 10, 200.0, |second| second < 8).breach.unwrap();
-    assert!(!breach.only_holds && breach.text.contains("pipelines/test.yaml:30"), "{}", breach.text);
+    assert!(
+        !breach.only_holds && breach.text.contains("pipelines/test.yaml:30"),
+        "{}",
+        breach.text
+    );
 }
 
 #[test]

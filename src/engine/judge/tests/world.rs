@@ -33,8 +33,7 @@ pub const FIVE_POINTS: Rule = ("error_rate", Test::Rate { factor: 1.0, offset: 0
 pub const ANY_MORE: Rule = ("error_rate", Test::Rate { factor: 1.0, offset: 0.0 });
 pub const SLOWER_10: Rule = ("response_time", Test::QuantileRatio { quantile: 0.95, ratio: 1.1 });
 pub const SLOWER_50: Rule = ("response_time", Test::QuantileRatio { quantile: 0.95, ratio: 1.5 });
-pub const SATISFIED: Rule =
-    ("satisfaction", Test::Level { higher_is_better: true, limit: 4.5 });
+pub const SATISFIED: Rule = ("satisfaction", Test::Level { higher_is_better: true, limit: 4.5 });
 pub const HEALTHY: Rule = ("healthy", Test::Holds);
 
 fn analysis(name: &str) -> Analysis {
@@ -236,7 +235,8 @@ impl World {
     fn part(&mut self, total: f64, share: f64) -> f64 {
         let mean = total * share;
         if total <= 60.0 {
-            return (0..total as u32).filter(|_| self.random.random::<f64>() < share).count() as f64;
+            return (0..total as u32).filter(|_| self.random.random::<f64>() < share).count()
+                as f64;
         }
         if mean < 15.0 {
             return self.count(mean).min(total);
