@@ -11,6 +11,9 @@
 
 use std::f64::consts::LN_2;
 
+use serde::{Deserialize, Serialize};
+
+use super::exact;
 use super::projection::{Rates, log_e_value};
 use super::window::{Family, Limit, Window};
 
@@ -30,7 +33,7 @@ const DISTINCT: f64 = 1e-12;
 const RATE_MARGIN: f64 = 1e-12;
 
 /// How sure a decision must be: the chance of a false one, over the monitor's whole life.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Levels {
     /// Chance of a false "bad": the rollout's level times this monitor's weight. In (0, 1).
     pub alpha: f64,
@@ -83,11 +86,13 @@ impl Caps {
 }
 
 /// Log evidence of one poll for each bet; 0 says nothing.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evidence<const BAD: usize = BAD_BETS, const OK: usize = OK_BETS> {
     /// For each bet on "worse than the limit".
+    #[serde(with = "exact")]
     pub bad: [f64; BAD],
     /// For each bet on "better than the limit".
+    #[serde(with = "exact")]
     pub ok: [f64; OK],
 }
 

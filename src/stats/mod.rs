@@ -5,8 +5,8 @@
 //!
 //! * [`counter`], [`window`], [`histogram`], [`native`]: from samples to what one poll saw;
 //! * [`projection`], [`evidence`], [`wealth`]: one bet against a limit, all bets of a poll, all polls;
-//! * [`count`], [`latency`], [`bounded_mean`], [`mean`]: the monitors, under the [`conditions`] of each poll;
-//! * [`combine`], [`decide`]: one answer from many monitors;
+//! * [`count`], [`latency`], [`absolute_latency`], [`bounded_mean`], [`mean`]: the monitors, under the [`conditions`] of each poll;
+//! * [`combine`], [`mod@decide`]: one answer from many monitors;
 //! * [`clumpiness`]: how much evidence an event is worth;
 //! * [`plan`]: what a given traffic can show, and when;
 //! * [`interval`], [`proportion`], [`traffic_split`]: for display and for warnings;
@@ -15,6 +15,7 @@
 //! Numbers from outside that are NaN, infinite or negative make the poll an empty one; they never decide anything and
 //! never panic.
 
+pub mod absolute_latency;
 pub mod bounded_mean;
 pub mod clumpiness;
 pub mod combine;
@@ -42,6 +43,7 @@ mod properties_test;
 #[cfg(test)]
 mod vectors_test;
 
+pub use absolute_latency::AbsoluteLatencyMonitor;
 pub use bounded_mean::BoundedMeanMonitor;
 pub use clumpiness::{DesignEffect, FanoLive};
 pub use combine::{Part, log_average};
@@ -52,7 +54,7 @@ pub use decide::{Decision, Thresholds, decide};
 pub use evidence::{Caps, Evidence, Levels, Terms};
 pub use histogram::Histogram;
 pub use interval::DifferenceInterval;
-pub use latency::{AbsoluteLatencyMonitor, EdgeChoice, LatencyMonitor};
+pub use latency::{EdgeChoice, LatencyMonitor};
 pub use mean::{MeanMonitor, MeanSettings, Spread};
 pub use native::NativeHistogram;
 pub use plan::{Forecast, Plan, Traffic};

@@ -208,7 +208,8 @@ impl Plan {
         for bet in bets.filter(|bet| *bet > 0.0 && *bet <= 1.0) {
             let Some(drift) = self.drift(canary_rate, bet) else { continue };
             let horizon = best.map_or(NEVER_SECONDS, |best| best.seconds);
-            if !(drift.chance(horizon, height) >= self.power) {
+            let in_time = drift.chance(horizon, height) >= self.power;
+            if !in_time {
                 continue;
             }
             let seconds = drift.time(horizon, height, self.power);

@@ -1,6 +1,6 @@
 //! Latency monitors on histograms that change shape, layout or readability.
 
-use super::super::latency::edges_around;
+use super::super::absolute_latency::edges_around;
 use super::*;
 use crate::stats::numbers::normal_cdf;
 
