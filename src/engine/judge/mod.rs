@@ -108,7 +108,9 @@ impl Judge {
 
     /// The weights of `step` of `stage` are confirmed everywhere under `generation`: half of the stake that was kept back
     /// goes on this, and what is counted per generation starts over. Evidence goes on. Repeating it changes nothing.
-    pub fn enter(&mut self, _plan: &Plan, stage: usize, step: usize, generation: Generation) {
+    pub fn enter(&mut self, plan: &Plan, stage: usize, step: usize, generation: Generation) {
+        // A stage that the plan does not have is its last one: never less is watched.
+        let stage = stage.min(plan.stages.len().saturating_sub(1));
         let same = (self.stage, self.step, self.generation) == (stage, step, generation);
         if self.entered && same {
             return;

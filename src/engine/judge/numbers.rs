@@ -74,7 +74,12 @@ impl Judge {
     }
 
     /// How long a proof takes at this generation's traffic if the arms are equal, from nothing; costly like the interval.
+    ///
+    /// Asked only while the evidence itself does not grow, which would tell better.
     pub(super) fn forecast(&self, plan: &Plan, set: &MonitorSet) -> Option<Millis> {
+        if set.concurrent.log_pooled_ok() > 0.0 {
+            return None;
+        }
         let regions = self.canary_regions(plan);
         let record = |name: &RegionName| self.regions.get(name)?.records.get(&set.analysis);
         let tallies = regions.iter().filter_map(|name| Some(&record(name)?.tally));
@@ -193,7 +198,7 @@ impl Sums {
 
     fn effect(&self, test: &Test) -> Option<f64> {
         match *test {
-            Test::Rate { factor, .. } if factor == 0.0 => self.canary.rate(),
+            Test::Rate { factor: 0.0, .. } => self.canary.rate(),
             Test::Rate { offset, factor } => {
                 let (canary, stable) = (self.canary.rate()?, self.stable_mixed.rate()?);
                 let is_ratio = offset == 0.0 && factor != 1.0;
@@ -217,7 +222,7 @@ impl Sums {
             (histogram.total > 0.0 && interval.1.is_finite()).then_some(interval)
         };
         match *test {
-            Test::Rate { factor, .. } if factor == 0.0 => range(self.canary),
+            Test::Rate { factor: 0.0, .. } => range(self.canary),
             Test::Rate { offset, factor } if offset > 0.0 || factor == 1.0 => {
                 let (canary, stable) = (range(self.canary)?, range(self.stable)?);
                 Some((canary.0 - stable.1, canary.1 - stable.0))

@@ -217,7 +217,7 @@ fn fixed_latency_and_levels_are_judged_either_way() {
     ];
     for has_range in [true, false] {
         for (rule, canary, passes) in &cases {
-            let mut plan = plan(&[(25.0, 3, &[rule.clone()])], &[]);
+            let mut plan = plan(&[(25.0, 3, std::slice::from_ref(rule))], &[]);
             for analysis in plan.analyses.values_mut() {
                 if let (Measurement::Gauge { range, .. }, false) =
                     (&mut analysis.measurement, has_range)
