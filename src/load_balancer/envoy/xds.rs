@@ -12,6 +12,7 @@ mod state;
 mod stream;
 mod tls;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -82,11 +83,22 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Counts changes of weights and of acknowledgements; carries no data.
     changed: watch::Sender<u64>,
+    /// The port is closed; streams end.
+    closed: AtomicBool,
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.nudge();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     fn nudge(&self) {
@@ -111,7 +123,11 @@ impl Registry {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            shared: Arc::new(Shared { state: Mutex::default(), changed: watch::Sender::new(0) }),
+            shared: Arc::new(Shared {
+                state: Mutex::default(),
+                changed: watch::Sender::new(0),
+                closed: AtomicBool::new(false),
+            }),
         }
     }
 

@@ -60,7 +60,7 @@ async fn the_aggregated_stream_serves_routes_and_admin_ports_are_asked() {
     let (_, server) = serve(&target(directory.path()), Some(&known(5.0, 1)), &loopback(0)).await;
     let envoy = Envoy::start(world.config("edge-1", Rds::Aggregated(server.address()))).await;
     let address = server.address();
-    drop(server);
+    server.close().await;
     let mut settings = target(directory.path());
     settings.admin = vec![envoy.admin_address()];
     let (balancer, _server) =
@@ -85,7 +85,8 @@ async fn restarts_change_no_weights() {
     assert_eq!(envoy.traffic().send(300).await, all_green);
     envoy.restart().await;
     assert_eq!(envoy.traffic().send(300).await, all_green);
-    drop((balancer, server));
+    drop(balancer);
+    server.close().await;
     assert_eq!(envoy.traffic().send(300).await, all_green);
 
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -108,7 +109,7 @@ async fn an_envoy_keeps_its_weights_while_none_are_recorded() {
     let (_, server) = serve(&target, Some(&known(100.0, 4)), &loopback(0)).await;
     let envoy = Envoy::start(world.config("edge-1", Rds::Grpc(server.address()))).await;
     let port = server.address().port();
-    drop(server);
+    server.close().await;
     let (balancer, _server) = serve(&target, None, &loopback(port)).await;
     let mut subject = subject(&balancer, &envoy);
     // The Envoy tells which generation it has, so that an older one is refused.
@@ -169,7 +170,7 @@ async fn a_refusal_comes_with_envoys_words() {
     let (_, server) = serve(&target, Some(&known(5.0, 1)), &loopback(0)).await;
     let envoy = Envoy::start(world.config("edge-1", Rds::Grpc(server.address()))).await;
     let port = server.address().port();
-    drop(server);
+    server.close().await;
     // The same domain twice passes every check but Envoy's own.
     let text = std::fs::read_to_string(&target.route_file).unwrap();
     std::fs::write(&target.route_file, text.replace("['*']", "['*', '*']")).unwrap();
@@ -210,6 +211,7 @@ async fn beyond_loopback_only_with_certificates_that_name_the_group() {
     };
     let stranger = Envoy::spawn(world.config("edge-2", rds("eu_west_1")));
     let envoy = Envoy::start(world.config("edge-1", rds("us_east_1"))).await;
+    eprintln!("{}", envoy.log());
     let reading = subject(&balancer, &envoy).read_until(|reading| reading.settled).await;
     assert_eq!(reading.instances.len(), 1, "{reading:?}");
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);

@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server as aggregated;
 use envoy_types::pb::envoy::service::route::v3::route_discovery_service_server as routes;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -29,10 +29,13 @@ const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// A dead connection is found after two of these.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
-/// The open port; closed with its value. Envoys keep their weights then.
+/// The open port; closed with its value, all streams included. Envoys keep their weights then.
 #[derive(Debug)]
 pub struct XdsServer {
     address: SocketAddr,
+    shared: Arc<Shared>,
+    /// Dropping it asks the task to end.
+    stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
 
@@ -42,11 +45,24 @@ impl XdsServer {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// Closes the port and waits until it can be opened again (5 s at most).
+    pub async fn close(mut self) {
+        self.end();
+        if tokio::time::timeout(KEEPALIVE, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+    }
+
+    fn end(&mut self) {
+        self.shared.close();
+        self.stop.take();
+    }
 }
 
 impl Drop for XdsServer {
     fn drop(&mut self) {
-        self.task.abort();
+        self.end();
     }
 }
 
@@ -67,7 +83,7 @@ pub async fn open(shared: Arc<Shared>, settings: &Xds) -> Result<XdsServer, Erro
     let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let service = Service {
-        shared,
+        shared: Arc::clone(&shared),
         permits: Arc::new(Semaphore::new(STREAMS_MAX)),
         next_stream: Arc::default(),
         needs_certificate: settings.tls.is_some(),
@@ -81,12 +97,16 @@ pub async fn open(shared: Arc<Shared>, settings: &Xds) -> Result<XdsServer, Erro
             aggregated::AggregatedDiscoveryServiceServer::new(service)
                 .max_decoding_message_size(REQUEST_BYTES_MAX),
         );
+    let (stop, stopped) = oneshot::channel::<()>();
+    let incoming = TcpListenerStream::new(listener);
     let task = tokio::spawn(async move {
-        if let Err(error) = router.serve_with_incoming(TcpListenerStream::new(listener)).await {
+        // Only dropped, never sent.
+        let signal = async { drop(stopped.await) };
+        if let Err(error) = router.serve_with_incoming_shutdown(incoming, signal).await {
             tracing::error!(%error, "the xDS port closed");
         }
     });
-    Ok(XdsServer { address, task })
+    Ok(XdsServer { address, shared, stop: Some(stop), task })
 }
 
 #[derive(Debug, Clone)]

@@ -207,6 +207,9 @@ impl Session {
         changed: &mut watch::Receiver<u64>,
     ) -> Result<(), Status> {
         changed.borrow_and_update();
+        if self.shared.is_closed() {
+            return Err(Status::unavailable("closing"));
+        }
         for (route, rendered) in self.news()? {
             self.nonce += 1;
             self.subscribed.insert(route.clone(), Some(Arc::clone(&rendered)));
