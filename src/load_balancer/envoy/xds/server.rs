@@ -122,7 +122,6 @@ type DeltaAnswers =
     Pin<Box<dyn Stream<Item = Result<discovery::DeltaDiscoveryResponse, Status>> + Send>>;
 
 impl Service {
-    #[expect(clippy::result_large_err, reason = "tonic's own type at its border")]
     fn start(
         &self,
         request: Request<Streaming<discovery::DiscoveryRequest>>,

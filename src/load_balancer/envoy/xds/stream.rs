@@ -55,7 +55,6 @@ pub fn run(
 
 type Answers = mpsc::Sender<Result<DiscoveryResponse, Status>>;
 
-#[expect(clippy::result_large_err, reason = "tonic's own type at its border")]
 async fn serve(
     shared: Arc<Shared>,
     caller: &Caller,
@@ -97,7 +96,6 @@ struct Session {
 }
 
 impl Session {
-    #[expect(clippy::result_large_err, reason = "tonic's own type at its border")]
     fn new(shared: Arc<Shared>, caller: &Caller, first: &DiscoveryRequest) -> Result<Self, Status> {
         let node =
             first.node.as_ref().ok_or_else(|| Status::invalid_argument("node is missing"))?;
@@ -136,7 +134,6 @@ impl Session {
         ResourceKey { node_cluster: self.cluster.clone(), route: route.to_owned() }
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's own type at its border")]
     fn hear(&mut self, request: DiscoveryRequest) -> Result<(), Status> {
         if !request.type_url.is_empty() && request.type_url != TYPE_URL {
             // An empty answer would take the Envoy's clusters or listeners away.
@@ -150,7 +147,6 @@ impl Session {
         Ok(())
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's own type at its border")]
     fn subscribe(&mut self, request: &DiscoveryRequest) -> Result<(), Status> {
         if request.resource_names.len() > ROUTES_MAX {
             return Err(Status::resource_exhausted("too many routes"));
@@ -200,7 +196,6 @@ impl Session {
     }
 
     /// Sends what has changed since it was sent last.
-    #[expect(clippy::result_large_err, reason = "tonic's own type at its border")]
     async fn speak(
         &mut self,
         answers: &Answers,
@@ -234,7 +229,6 @@ impl Session {
         Ok(())
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's own type at its border")]
     fn news(&self) -> Result<Vec<(String, Arc<Rendered>)>, Status> {
         let state = self.shared.lock();
         let mut news = Vec::new();
