@@ -37,6 +37,8 @@ pub mod quantity;
 #[cfg(feature = "files")]
 pub mod reason;
 #[cfg(feature = "files")]
+pub mod schema;
+#[cfg(feature = "files")]
 pub mod selector;
 #[cfg(feature = "files")]
 pub mod steps;
@@ -45,3 +47,5 @@ pub mod steps;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 #[cfg(feature = "files")]
 pub use load::{fleet_from_text, load_fleet, load_plan, plan_from_text};
+#[cfg(feature = "files")]
+pub use schema::{Kind as SchemaKind, schema};

@@ -245,7 +245,7 @@ fn at_limit(test: &Test) -> String {
     match test {
         Test::Rate { factor, offset } if *factor == 0.0 => format!("{} %", percent(*offset)),
         Test::Rate { factor, offset } if *offset == 0.0 => format!("+{} % relative", percent(factor - 1.0)),
-        Test::Rate { offset, .. } => format!("+{} points", percent(*offset)),
+        Test::Rate { offset, .. } => format!("+{} %", percent(*offset)),
         Test::QuantileRatio { ratio, .. } => format!("+{} %", percent(ratio - 1.0)),
         Test::QuantileLimit { limit, .. } | Test::Level { limit, .. } => limit.to_string(),
         Test::Holds => "holding".to_owned(),
