@@ -191,10 +191,9 @@ enum OnApprovalTimeoutWord {
 
 /// An analysis: how one metric or check is measured.
 #[derive(JsonSchema)]
-#[schemars(tag = "kind", rename_all = "snake_case")]
+#[schemars(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 enum AnalysisDocument {
     /// Counters of bad (or good) and of all events. Exactly one of `bad` and `good`.
-    #[schemars(deny_unknown_fields)]
     Proportion {
         description: Option<String>,
         dry_run: Option<bool>,
@@ -204,7 +203,6 @@ enum AnalysisDocument {
         total: String,
     },
     /// A classic histogram.
-    #[schemars(deny_unknown_fields)]
     Latency {
         description: Option<String>,
         dry_run: Option<bool>,
@@ -215,7 +213,6 @@ enum AnalysisDocument {
         unit: Option<HistogramUnitWord>,
     },
     /// One value per arm.
-    #[schemars(deny_unknown_fields)]
     Gauge {
         description: Option<String>,
         dry_run: Option<bool>,
@@ -225,7 +222,6 @@ enum AnalysisDocument {
         range: Option<Vec<f64>>,
     },
     /// Yes or no. Exactly one of `promql` and `check`.
-    #[schemars(deny_unknown_fields)]
     Check {
         description: Option<String>,
         dry_run: Option<bool>,
