@@ -5,4 +5,5 @@ mod envoy;
 mod metrics;
 mod parts;
 mod sample;
+mod spec;
 mod store;
