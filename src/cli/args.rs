@@ -8,7 +8,9 @@ use super::output::Format;
 /// Moves a service to a new version region by region: forward on evidence, back by itself.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, arg_required_else_help = true, max_term_width = 100)]
-#[command(after_help = "Try it without any setup: tidegate demo\nExit codes and files: see the README")]
+#[command(
+    after_help = "Try it without any setup: tidegate demo\nExit codes and files: see the README"
+)]
 pub(super) struct Args {
     /// Form of the result
     #[arg(short, long, global = true, value_enum, default_value_t)]

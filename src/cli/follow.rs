@@ -105,13 +105,18 @@ impl Screen {
         }
         self.spoken.clone_from(&text);
         let style = match &fact.event {
-            Event::RollbackStarted { .. } | Event::DriftFound { .. } | Event::EffectUnknown { .. } => BAD,
+            Event::RollbackStarted { .. }
+            | Event::DriftFound { .. }
+            | Event::EffectUnknown { .. } => BAD,
             Event::StagePassed { .. } | Event::Promoted { .. } => GOOD,
             Event::StageUndecided { .. } | Event::DataOverdue { .. } | Event::Paused { .. } => WARN,
             Event::RolledBack | Event::StepEntered { .. } => anstyle::Style::new().bold(),
             _ => anstyle::Style::new(),
         };
-        let at = styled(DIM, &format!("{:>7}", format!("{:.1}s", fact.at.since(self.started).as_secs_f64())));
+        let at = styled(
+            DIM,
+            &format!("{:>7}", format!("{:.1}s", fact.at.since(self.started).as_secs_f64())),
+        );
         self.say(&format!("{at}  {}", styled(style, &text)));
     }
 
@@ -135,7 +140,8 @@ impl Screen {
 impl Live {
     fn new(view: &View) -> Self {
         let bars = MultiProgress::new();
-        let spinner = ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let spinner = ProgressStyle::with_template("{spinner} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
         let head = bars.add(ProgressBar::new_spinner()).with_style(spinner);
         head.enable_steady_tick(Duration::from_millis(120));
         let style = ProgressStyle::with_template("  {prefix:<18} [{bar:40}] {msg}")
@@ -148,7 +154,8 @@ impl Live {
             (name.clone(), bar)
         };
         let regions = view.rollout.regions.keys().map(add).collect();
-        let plain = ProgressStyle::with_template("  {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let plain = ProgressStyle::with_template("  {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
         let why = bars.add(ProgressBar::new_spinner()).with_style(plain);
         Self { bars, regions, head, why }
     }
@@ -170,7 +177,11 @@ impl Live {
             let Some(bar) = self.regions.get(name) else { continue };
             let read = region.observed.unwrap_or_default();
             bar.set_position(u64::from(read.hundredths()));
-            let confirmed = if region.confirmed == Some(rollout.generation) { "read back" } else { "not confirmed" };
+            let confirmed = if region.confirmed == Some(rollout.generation) {
+                "read back"
+            } else {
+                "not confirmed"
+            };
             bar.set_message(format!("{read} {confirmed}"));
         }
         self.why.set_message(view.why.first().map_or(String::new(), ToString::to_string));

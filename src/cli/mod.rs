@@ -6,6 +6,8 @@ pub mod exit;
 mod failure;
 mod follow;
 mod output;
+mod session;
+mod summary;
 
 use std::process::ExitCode;
 

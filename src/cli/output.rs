@@ -20,11 +20,19 @@ pub enum Format {
 }
 
 /// Writes one result.
-pub fn emit<T: Serialize>(format: Format, value: &T, table: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+pub fn emit<T: Serialize>(
+    format: Format,
+    value: &T,
+    table: impl FnOnce(&T) -> String,
+) -> Result<(), Failure> {
     let text = match format {
         Format::Table => table(value),
-        Format::Json => serde_json::to_string_pretty(value).map_err(|error| Failure::new(error.to_string()))?,
-        Format::Yaml => serde_yaml::to_string(value).map_err(|error| Failure::new(error.to_string()))?,
+        Format::Json => {
+            serde_json::to_string_pretty(value).map_err(|error| Failure::new(error.to_string()))?
+        }
+        Format::Yaml => {
+            serde_yaml::to_string(value).map_err(|error| Failure::new(error.to_string()))?
+        }
     };
     line(text.trim_end());
     Ok(())

@@ -125,9 +125,13 @@ pub fn same(left: &str, right: &str) -> bool {
 #[must_use]
 pub fn complementary(left: &str, right: &str) -> bool {
     let Some((left, right)) = matchers_of(left).zip(matchers_of(right)) else { return false };
-    let only = |of: &BTreeSet<Parts>, other: &BTreeSet<Parts>| -> Vec<Parts> { of.difference(other).cloned().collect() };
+    let only = |of: &BTreeSet<Parts>, other: &BTreeSet<Parts>| -> Vec<Parts> {
+        of.difference(other).cloned().collect()
+    };
     let (left, right) = (only(&left, &right), only(&right, &left));
-    let ([(name, operator, value)], [(other_name, other_operator, other_value)]) = (&left[..], &right[..]) else {
+    let ([(name, operator, value)], [(other_name, other_operator, other_value)]) =
+        (&left[..], &right[..])
+    else {
         return false;
     };
     let turned = match operator.as_str() {
@@ -147,7 +151,8 @@ fn matchers_of(text: &str) -> Option<BTreeSet<Parts>> {
     if !selector.matchers.or_matchers.is_empty() {
         return None;
     }
-    let parts = |matcher: &Matcher| (matcher.name.clone(), matcher.op.to_string(), matcher.value.clone());
+    let parts =
+        |matcher: &Matcher| (matcher.name.clone(), matcher.op.to_string(), matcher.value.clone());
     let name = selector.name.map(|name| ("__name__".to_owned(), "=".to_owned(), name));
     Some(selector.matchers.matchers.iter().map(parts).chain(name).collect())
 }
