@@ -48,7 +48,12 @@ pub fn decode(decoder: &mut Decoder, name: AnalysisName, text: &str) -> Option<A
     decoder.problems.extend(problems);
     let node = node?;
     let mut fields = decoder.fields(&node)?;
-    let kinds = [("proportion", Kind::Proportion), ("latency", Kind::Latency), ("gauge", Kind::Gauge), ("check", Kind::Check)];
+    let kinds = [
+        ("proportion", Kind::Proportion),
+        ("latency", Kind::Latency),
+        ("gauge", Kind::Gauge),
+        ("check", Kind::Check),
+    ];
     let kind = fields.require(decoder, "kind", |decoder, node| decoder.choice(node, &kinds));
     let _ = fields.get(decoder, "description", Decoder::text);
     let dry_run = fields.get(decoder, "dry_run", Decoder::truth).unwrap_or(false);
@@ -62,7 +67,15 @@ pub fn decode(decoder: &mut Decoder, name: AnalysisName, text: &str) -> Option<A
     fields.finish(decoder);
     let Parts { selectors, check_span, units_per_second } = parts;
     let file = decoder.file.clone();
-    Some(AnalysisFile { name, file, measurement: measurement?, selectors, check_span, units_per_second, dry_run })
+    Some(AnalysisFile {
+        name,
+        file,
+        measurement: measurement?,
+        selectors,
+        check_span,
+        units_per_second,
+        dry_run,
+    })
 }
 
 #[derive(Clone, Copy)]
@@ -86,7 +99,9 @@ impl Parts {
         if let Err(error) = checked {
             let help = match error {
                 selector::Error::NoName => "start it with the metric's name",
-                selector::Error::NotPlain => "counters are read raw: no rate(), no range, no offset",
+                selector::Error::NotPlain => {
+                    "counters are read raw: no rate(), no range, no offset"
+                }
                 _ => "",
             };
             decoder.error(codes::SELECTOR, node.span, error.to_string(), help);
@@ -96,17 +111,28 @@ impl Parts {
         Some(text)
     }
 
-    fn proportion(&mut self, decoder: &mut Decoder, fields: &mut Fields<'_>) -> Option<Measurement> {
-        let unit = fields.get(decoder, "unit", Decoder::text).unwrap_or_else(|| "requests".to_owned());
+    fn proportion(
+        &mut self,
+        decoder: &mut Decoder,
+        fields: &mut Fields<'_>,
+    ) -> Option<Measurement> {
+        let unit =
+            fields.get(decoder, "unit", Decoder::text).unwrap_or_else(|| "requests".to_owned());
         let bad = fields.take("bad");
         let good = fields.take("good");
-        let total = fields.require(decoder, "total", |decoder, node| self.selector(decoder, node, true));
+        let total =
+            fields.require(decoder, "total", |decoder, node| self.selector(decoder, node, true));
         let (node, part_is_good) = match (bad, good) {
             (Some(node), None) => (node, false),
             (None, Some(node)) => (node, true),
             _ => {
                 let message = "a proportion needs exactly one of `bad` and `good`";
-                decoder.error(codes::ANALYSIS_SOURCE, fields.span, message, "the selector of what is counted");
+                decoder.error(
+                    codes::ANALYSIS_SOURCE,
+                    fields.span,
+                    message,
+                    "the selector of what is counted",
+                );
                 return None;
             }
         };
@@ -119,7 +145,12 @@ impl Parts {
             let text = self.selector(decoder, node, true)?;
             if !selector::metric_name(&text).is_some_and(|name| name.ends_with("_bucket")) {
                 let help = "name the series that end in `_bucket`";
-                decoder.error(codes::SELECTOR, node.span, "this is not a histogram's buckets", help);
+                decoder.error(
+                    codes::SELECTOR,
+                    node.span,
+                    "this is not a histogram's buckets",
+                    help,
+                );
                 return None;
             }
             Some(text)
@@ -135,7 +166,8 @@ impl Parts {
     }
 
     fn gauge(&mut self, decoder: &mut Decoder, fields: &mut Fields<'_>) -> Option<Measurement> {
-        let query = fields.require(decoder, "query", |decoder, node| self.selector(decoder, node, false));
+        let query =
+            fields.require(decoder, "query", |decoder, node| self.selector(decoder, node, false));
         let range = match fields.take("range") {
             Some(node) => Some(decode_range(decoder, node)?),
             None => None,
@@ -144,8 +176,10 @@ impl Parts {
     }
 
     fn check(&mut self, decoder: &mut Decoder, fields: &mut Fields<'_>) -> Option<Measurement> {
-        let every = fields.get(decoder, "every", Decoder::positive).unwrap_or(Millis::from_secs(30));
-        let timeout = fields.get(decoder, "timeout", Decoder::positive).unwrap_or(Millis::from_secs(10));
+        let every =
+            fields.get(decoder, "every", Decoder::positive).unwrap_or(Millis::from_secs(30));
+        let timeout =
+            fields.get(decoder, "timeout", Decoder::positive).unwrap_or(Millis::from_secs(10));
         let source = match (fields.take("promql"), fields.take("check")) {
             (Some(node), None) => CheckSource::Promql(self.selector(decoder, node, false)?),
             (None, Some(node)) => {
@@ -166,14 +200,21 @@ impl Parts {
 fn decode_quantile(decoder: &mut Decoder, node: &Node) -> Option<f64> {
     let text = decoder.text(node)?;
     let quantile = match text.strip_prefix('p') {
-        Some(percent) => quantity::number(&format!("0.{percent}")).ok().filter(|_| !percent.contains('.')),
+        Some(percent) => {
+            quantity::number(&format!("0.{percent}")).ok().filter(|_| !percent.contains('.'))
+        }
         None => quantity::number(&text).ok(),
     };
     if let Some(quantile) = quantile.filter(|quantile| *quantile > 0.0 && *quantile < 1.0) {
         return Some(quantile);
     }
     let message = format!("`{}` is not a quantile", crate::units::shown(&text));
-    decoder.error(codes::INVALID_VALUE, node.span, message, "write p50, p95, p99 or a number between 0 and 1");
+    decoder.error(
+        codes::INVALID_VALUE,
+        node.span,
+        message,
+        "write p50, p95, p99 or a number between 0 and 1",
+    );
     None
 }
 
@@ -182,14 +223,22 @@ fn decode_range(decoder: &mut Decoder, node: &Node) -> Option<(f64, f64)> {
     match ends[..] {
         [least, most] if least < most => Some((least, most)),
         _ => {
-            decoder.error(codes::INVALID_VALUE, node.span, "a range is its smallest and its largest value", "write `range: [1, 5]`");
+            decoder.error(
+                codes::INVALID_VALUE,
+                node.span,
+                "a range is its smallest and its largest value",
+                "write `range: [1, 5]`",
+            );
             None
         }
     }
 }
 
 /// Decodes several analyses given as (name, file, text); broken ones are reported and left out.
-pub fn decode_all(files: &[(String, String, String)], problems: &mut super::diagnostic::Diagnostics) -> BTreeMap<AnalysisName, AnalysisFile> {
+pub fn decode_all(
+    files: &[(String, String, String)],
+    problems: &mut super::diagnostic::Diagnostics,
+) -> BTreeMap<AnalysisName, AnalysisFile> {
     let mut analyses = BTreeMap::new();
     for (stem, file, text) in files {
         let mut decoder = Decoder::new(file);
@@ -199,7 +248,12 @@ pub fn decode_all(files: &[(String, String, String)], problems: &mut super::diag
                     analyses.insert(analysis.name.clone(), analysis);
                 }
             }
-            Err(error) => decoder.error(codes::INVALID_NAME, Span::START, error.to_string(), "rename the file"),
+            Err(error) => decoder.error(
+                codes::INVALID_NAME,
+                Span::START,
+                error.to_string(),
+                "rename the file",
+            ),
         }
         problems.extend(decoder.problems);
     }

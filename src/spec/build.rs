@@ -39,7 +39,10 @@ pub fn plan(
     };
     if builder.service.is_none() {
         let help = nearest(service_name.as_str(), fleet.services.keys().map(ServiceName::as_str));
-        let help = help.map_or_else(|| "add it under `services`".to_owned(), |name| format!("did you mean `{name}`?"));
+        let help = help.map_or_else(
+            || "add it under `services`".to_owned(),
+            |name| format!("did you mean `{name}`?"),
+        );
         let message = format!("there is no service `{service_name}` in {}", fleet.file);
         builder.decoder.error(codes::UNKNOWN_SERVICE, Span::START, message, help);
     }
@@ -62,7 +65,11 @@ pub fn plan(
         service: service_name.clone(),
         digest: String::new(),
         regions: regions.collect(),
-        analyses: analyses.iter().filter(|(name, _)| builder.used.contains(*name)).map(|(name, file)| (name.clone(), file.analysis())).collect(),
+        analyses: analyses
+            .iter()
+            .filter(|(name, _)| builder.used.contains(*name))
+            .map(|(name, file)| (name.clone(), file.analysis()))
+            .collect(),
         stages,
         triggers,
         policy: pipeline.policy.clone(),
@@ -101,7 +108,12 @@ impl Builder<'_> {
         stages
     }
 
-    fn stage(&mut self, pipeline: &PipelineFile, file: &StageFile, before: &mut BTreeMap<RegionName, Weight>) -> Option<Stage> {
+    fn stage(
+        &mut self,
+        pipeline: &PipelineFile,
+        file: &StageFile,
+        before: &mut BTreeMap<RegionName, Weight>,
+    ) -> Option<Stage> {
         let regions = self.regions(file);
         let criteria = self.criteria(&file.criteria, Side::Criterion, file.name.as_str());
         let times = self.times(pipeline, file);
@@ -120,8 +132,16 @@ impl Builder<'_> {
             steps,
             duration,
             max_duration,
-            min_requests: file.own.min_requests.or(pipeline.defaults.min_requests).unwrap_or(MIN_REQUESTS),
-            on_undecided: file.own.on_undecided.or(pipeline.defaults.on_undecided).unwrap_or(OnUndecided::Wait),
+            min_requests: file
+                .own
+                .min_requests
+                .or(pipeline.defaults.min_requests)
+                .unwrap_or(MIN_REQUESTS),
+            on_undecided: file
+                .own
+                .on_undecided
+                .or(pipeline.defaults.on_undecided)
+                .unwrap_or(OnUndecided::Wait),
             gate: file.gate.clone(),
         })
     }
@@ -131,14 +151,26 @@ impl Builder<'_> {
         for Spanned { value, span } in &file.regions {
             if regions.contains(value) {
                 let message = format!("`{value}` stands in this stage twice");
-                self.decoder.error(codes::DUPLICATE_REGION, *span, message, "remove one of the two");
+                self.decoder.error(
+                    codes::DUPLICATE_REGION,
+                    *span,
+                    message,
+                    "remove one of the two",
+                );
                 continue;
             }
             if !self.fleet.regions.contains_key(value) {
                 let known = self.fleet.regions.keys().map(RegionName::as_str);
-                let help = nearest(value.as_str(), known)
-                    .map_or_else(|| format!("add it to {}", self.fleet.file), |name| format!("did you mean `{name}`?"));
-                self.decoder.error(codes::UNKNOWN_REGION, *span, format!("there is no region `{value}` in the fleet"), help);
+                let help = nearest(value.as_str(), known).map_or_else(
+                    || format!("add it to {}", self.fleet.file),
+                    |name| format!("did you mean `{name}`?"),
+                );
+                self.decoder.error(
+                    codes::UNKNOWN_REGION,
+                    *span,
+                    format!("there is no region `{value}` in the fleet"),
+                    help,
+                );
             } else if self.service.is_some_and(|service| !service.targets.contains_key(value)) {
                 let message = format!("the service has no load balancer in `{value}`");
                 let help = format!("add it to its `targets` in {}", self.fleet.file);
@@ -156,21 +188,42 @@ impl Builder<'_> {
             return Some((duration, twice));
         };
         if longest < duration {
-            let message = format!("`max_duration` {longest} is shorter than the duration {duration} of `{}`", file.name);
-            self.decoder.error(codes::STAGE_DURATION, span, message, "make it at least the duration");
+            let message = format!(
+                "`max_duration` {longest} is shorter than the duration {duration} of `{}`",
+                file.name
+            );
+            self.decoder.error(
+                codes::STAGE_DURATION,
+                span,
+                message,
+                "make it at least the duration",
+            );
         }
         Some((duration, longest))
     }
 
-    fn rises(&mut self, file: &StageFile, span: Span, weight: Weight, regions: &[RegionName], before: &BTreeMap<RegionName, Weight>) {
+    fn rises(
+        &mut self,
+        file: &StageFile,
+        span: Span,
+        weight: Weight,
+        regions: &[RegionName],
+        before: &BTreeMap<RegionName, Weight>,
+    ) {
         let had = |region: &RegionName| before.get(region).copied().unwrap_or_default();
         if let Some(region) = regions.iter().find(|region| had(region) > weight) {
-            let message = format!("`{}` lowers {region} from {} to {weight}", file.name, had(region));
+            let message =
+                format!("`{}` lowers {region} from {} to {weight}", file.name, had(region));
             let help = format!("raise this to {} or more, or drop the stage", had(region));
             self.decoder.error(codes::STAGES_NOT_INCREASING, span, message, help);
         } else if !regions.is_empty() && regions.iter().all(|region| had(region) == weight) {
             let message = format!("`{}` raises no region above the stage before", file.name);
-            self.decoder.error(codes::STAGES_NOT_INCREASING, span, message, "raise the weight, name more regions, or drop the stage");
+            self.decoder.error(
+                codes::STAGES_NOT_INCREASING,
+                span,
+                message,
+                "raise the weight, name more regions, or drop the stage",
+            );
         }
     }
 
@@ -178,12 +231,18 @@ impl Builder<'_> {
         let mut criteria: Vec<Criterion> = Vec::new();
         for text in texts {
             let Some(syntax) = criterion::parse(&mut self.decoder, text) else { continue };
-            let resolved = criterion::resolve(&mut self.decoder, text, &syntax, side, self.analyses);
+            let resolved =
+                criterion::resolve(&mut self.decoder, text, &syntax, side, self.analyses);
             let Some((analysis, test)) = resolved else { continue };
             let id = CriterionId(format!("{group}/{}", text.value.trim()));
             if criteria.iter().any(|other| other.analysis == analysis && other.test == test) {
                 let message = format!("`{}` stands here twice", crate::units::shown(&text.value));
-                self.decoder.error(codes::DUPLICATE_CRITERION, text.span, message, "remove one of the two");
+                self.decoder.error(
+                    codes::DUPLICATE_CRITERION,
+                    text.span,
+                    message,
+                    "remove one of the two",
+                );
                 continue;
             }
             self.used.insert(analysis.clone());
@@ -197,9 +256,17 @@ impl Builder<'_> {
         for criterion in stages.iter().flat_map(|stage| &stage.criteria) {
             let same = triggers.iter().filter(|trigger| trigger.analysis == criterion.analysis);
             for trigger in same.filter(|trigger| is_tighter(&trigger.test, &criterion.test)) {
-                let span = Span { line: trigger.at.line, column: trigger.at.column, length: length(&trigger.text) };
-                let message = format!("`{}` rolls back what `{}` accepts", trigger.text, criterion.text);
-                let help = format!("give the trigger a limit of at least that at line {}", criterion.at.line);
+                let span = Span {
+                    line: trigger.at.line,
+                    column: trigger.at.column,
+                    length: length(&trigger.text),
+                };
+                let message =
+                    format!("`{}` rolls back what `{}` accepts", trigger.text, criterion.text);
+                let help = format!(
+                    "give the trigger a limit of at least that at line {}",
+                    criterion.at.line
+                );
                 self.decoder.error(codes::CONTRADICTING_CRITERIA, span, message, help);
             }
         }
@@ -209,8 +276,10 @@ impl Builder<'_> {
     fn arms(&self, name: &ServiceName, stages: &[Stage]) -> Diagnostics {
         let mut problems = Diagnostics::default();
         let Some(service) = self.service else { return problems };
-        let reached: BTreeSet<&RegionName> = stages.iter().flat_map(|stage| &stage.regions).collect();
-        let regions: Vec<_> = reached.into_iter().filter_map(|name| self.fleet.regions.get_key_value(name)).collect();
+        let reached: BTreeSet<&RegionName> =
+            stages.iter().flat_map(|stage| &stage.regions).collect();
+        let regions: Vec<_> =
+            reached.into_iter().filter_map(|name| self.fleet.regions.get_key_value(name)).collect();
         for analysis in self.used.iter().filter_map(|name| self.analyses.get(name)) {
             let mut decoder = Decoder::new(&analysis.file);
             self.fleet_check(analysis, &mut decoder);
@@ -226,12 +295,23 @@ impl Builder<'_> {
     }
 
     fn fleet_check(&self, analysis: &AnalysisFile, decoder: &mut Decoder) {
-        let Measurement::Check { source: CheckSource::Fleet(check), .. } = &analysis.measurement else { return };
+        let Measurement::Check { source: CheckSource::Fleet(check), .. } = &analysis.measurement
+        else {
+            return;
+        };
         if !self.fleet.checks.contains_key(check) {
             let known = nearest(check, self.fleet.checks.keys().map(String::as_str));
-            let help = known.map_or_else(|| format!("define it under `checks` in {}", self.fleet.file), |name| format!("did you mean `{name}`?"));
+            let help = known.map_or_else(
+                || format!("define it under `checks` in {}", self.fleet.file),
+                |name| format!("did you mean `{name}`?"),
+            );
             let message = format!("the fleet has no check `{}`", crate::units::shown(check));
-            decoder.error(codes::UNKNOWN_CHECK, analysis.check_span.unwrap_or(Span::START), message, help);
+            decoder.error(
+                codes::UNKNOWN_CHECK,
+                analysis.check_span.unwrap_or(Span::START),
+                message,
+                help,
+            );
         }
     }
 }
@@ -240,13 +320,15 @@ impl Builder<'_> {
 fn is_tighter(trigger: &Test, criterion: &Test) -> bool {
     match (trigger, criterion) {
         (Test::Rate { factor: a, offset: b }, Test::Rate { factor, offset }) => {
-            (a - factor).abs() < 1e-12 && *b < offset - 1e-12 || (b - offset).abs() < 1e-12 && *a < factor - 1e-12 && *a > 0.0
+            (a - factor).abs() < 1e-12 && *b < offset - 1e-12
+                || (b - offset).abs() < 1e-12 && *a < factor - 1e-12 && *a > 0.0
         }
         (Test::QuantileRatio { ratio: a, .. }, Test::QuantileRatio { ratio, .. }) => a < ratio,
         (Test::QuantileLimit { limit: a, .. }, Test::QuantileLimit { limit, .. }) => a < limit,
-        (Test::Level { higher_is_better: a, limit: b }, Test::Level { higher_is_better, limit }) => {
-            a != higher_is_better || if *a { b > limit } else { b < limit }
-        }
+        (
+            Test::Level { higher_is_better: a, limit: b },
+            Test::Level { higher_is_better, limit },
+        ) => a != higher_is_better || if *a { b > limit } else { b < limit },
         _ => false,
     }
 }
@@ -264,7 +346,15 @@ fn both_arms(
     let bind = |slot: usize, version: &str, track| {
         let version = Version::new(version).map_err(|_| selector::Error::Unprintable)?;
         let slot = &service.slots[slot];
-        let variables = selector::arm_variables(service_name, service, region_name, region, slot, &version, track);
+        let variables = selector::arm_variables(
+            service_name,
+            service,
+            region_name,
+            region,
+            slot,
+            &version,
+            track,
+        );
         selector::bind(text, &variables)
     };
     Ok((bind(0, "1", Track::Stable)?, bind(1, "2", Track::Canary)?))
@@ -292,13 +382,25 @@ fn report_arms(
         Ok(_) => {}
         Err(selector::Error::Unknown(name)) => {
             let help = "there are $service, $region, $version, $track, the region's labels and the service's `metrics`";
-            decoder.error(codes::UNKNOWN_VARIABLE, selector.span, format!("`${name}` has no value here"), help);
+            decoder.error(
+                codes::UNKNOWN_VARIABLE,
+                selector.span,
+                format!("`${name}` has no value here"),
+                help,
+            );
         }
         Err(error) => decoder.error(codes::SELECTOR, selector.span, error.to_string(), ""),
     }
 }
 
 /// A finding of [`super::reason`] at a place in any file.
-pub(super) fn finding(severity: Severity, code: &'static str, location: super::plan::Location, length: u32, message: String, help: &str) -> Diagnostic {
+pub(super) fn finding(
+    severity: Severity,
+    code: &'static str,
+    location: super::plan::Location,
+    length: u32,
+    message: String,
+    help: &str,
+) -> Diagnostic {
     Diagnostic { code, severity, message, help: help.to_owned(), location, length }
 }

@@ -85,10 +85,20 @@ pub fn resolve(
         let known = analyses.keys().map(AnalysisName::as_str);
         let subject = syntax.subject.strip_suffix("_increase").unwrap_or(&syntax.subject);
         let help = nearest(subject, known).map_or_else(
-            || format!("an analysis is named after its file: write analysis/{}.yaml", shown(subject)),
+            || {
+                format!(
+                    "an analysis is named after its file: write analysis/{}.yaml",
+                    shown(subject)
+                )
+            },
             |name| format!("did you mean `{name}`?"),
         );
-        decoder.error(codes::UNKNOWN_ANALYSIS, text.span, format!("there is no analysis `{}`", shown(subject)), help);
+        decoder.error(
+            codes::UNKNOWN_ANALYSIS,
+            text.span,
+            format!("there is no analysis `{}`", shown(subject)),
+            help,
+        );
         None
     })?;
     let mut resolver = Resolver { decoder, text, side, analysis, increase };
@@ -101,13 +111,20 @@ pub fn resolve(
         (Measurement::Proportion { part_is_good, .. }, Some(comparison)) => {
             resolver.rate(*part_is_good, comparison)?
         }
-        (Measurement::Latency { quantile, .. }, Some(comparison)) => resolver.latency(*quantile, comparison)?,
-        (Measurement::Gauge { range, .. }, Some(comparison)) => resolver.gauge(*range, comparison)?,
+        (Measurement::Latency { quantile, .. }, Some(comparison)) => {
+            resolver.latency(*quantile, comparison)?
+        }
+        (Measurement::Gauge { range, .. }, Some(comparison)) => {
+            resolver.gauge(*range, comparison)?
+        }
     };
     Some((analysis.name.clone(), test))
 }
 
-fn find<'a>(subject: &str, analyses: &'a BTreeMap<AnalysisName, AnalysisFile>) -> Option<(&'a AnalysisFile, bool)> {
+fn find<'a>(
+    subject: &str,
+    analyses: &'a BTreeMap<AnalysisName, AnalysisFile>,
+) -> Option<(&'a AnalysisFile, bool)> {
     let named = |name: &str| AnalysisName::new(name).ok().and_then(|name| analyses.get(&name));
     let whole = named(subject).map(|analysis| (analysis, false));
     whole.or_else(|| Some((named(subject.strip_suffix("_increase")?)?, true)))
@@ -148,7 +165,10 @@ impl Resolver<'_> {
 
     fn rate(&mut self, part_is_good: bool, comparison: Comparison) -> Option<Test> {
         if self.increase && part_is_good {
-            return self.kind("counts what is good, so its increase is no harm", "use an analysis that counts what is bad, or a plain limit");
+            return self.kind(
+                "counts what is good, so its increase is no harm",
+                "use an analysis that counts what is bad, or a plain limit",
+            );
         }
         self.direction(comparison.below, !part_is_good)?;
         match comparison.limit {
@@ -166,12 +186,19 @@ impl Resolver<'_> {
                 let bad = if part_is_good { 100.0 - percent } else { percent };
                 let open = bad > 0.0 && bad < 100.0;
                 if !open {
-                    return self.error(codes::CRITERION_LIMIT, "this limit leaves nothing to decide", "choose a share between 0% and 100%");
+                    return self.error(
+                        codes::CRITERION_LIMIT,
+                        "this limit leaves nothing to decide",
+                        "choose a share between 0% and 100%",
+                    );
                 }
                 // Percent with a few digits stay exact to 1e-9: 100 - 99.9 is not 0.1 in binary.
                 Some(Test::Rate { factor: 0.0, offset: (bad * 1e9).round() / 1e11 })
             }
-            _ => self.kind("is a share, so its limit is a percentage", "write for example 1%, or 0.1% for an increase"),
+            _ => self.kind(
+                "is a share, so its limit is a percentage",
+                "write for example 1%, or 0.1% for an increase",
+            ),
         }
     }
 
@@ -187,28 +214,50 @@ impl Resolver<'_> {
                 let limit = time.as_secs_f64() * self.analysis.units_per_second;
                 Some(Test::QuantileLimit { quantile, limit })
             }
-            _ if self.increase => self.kind("is a time, so its increase is a percentage of stable's", "write for example `< 10%`"),
-            _ => self.kind("is a time, so its limit is one", "write for example `< 500ms`, or use `_increase` with a percentage"),
+            _ if self.increase => self.kind(
+                "is a time, so its increase is a percentage of stable's",
+                "write for example `< 10%`",
+            ),
+            _ => self.kind(
+                "is a time, so its limit is one",
+                "write for example `< 500ms`, or use `_increase` with a percentage",
+            ),
         }
     }
 
     fn gauge(&mut self, range: Option<(f64, f64)>, comparison: Comparison) -> Option<Test> {
         if self.increase {
-            return self.kind("is a gauge; its increase is not available", "give it a plain limit, or measure it as a proportion");
+            return self.kind(
+                "is a gauge; its increase is not available",
+                "give it a plain limit, or measure it as a proportion",
+            );
         }
         let Limit::Number(limit) = comparison.limit else {
-            return self.kind("is a gauge, so its limit is a plain number", "write for example `> 4.5`");
+            return self
+                .kind("is a gauge, so its limit is a plain number", "write for example `> 4.5`");
         };
         match range {
             Some((least, most)) if limit <= least || limit >= most => {
-                let message = format!("the limit {limit} is not inside the range {least} to {most}");
-                return self.error(codes::CRITERION_LIMIT, &message, "no value can be on the other side of it");
+                let message =
+                    format!("the limit {limit} is not inside the range {least} to {most}");
+                return self.error(
+                    codes::CRITERION_LIMIT,
+                    &message,
+                    "no value can be on the other side of it",
+                );
             }
             Some(_) => {}
             None => {
                 let help = format!("add `range: [smallest, largest]` to {}", self.analysis.file);
-                let message = "without history and without a range this gauge proves nothing for a while";
-                self.decoder.report(Severity::Warning, codes::GAUGE_WITHOUT_RANGE, self.text.span, message, help);
+                let message =
+                    "without history and without a range this gauge proves nothing for a while";
+                self.decoder.report(
+                    Severity::Warning,
+                    codes::GAUGE_WITHOUT_RANGE,
+                    self.text.span,
+                    message,
+                    help,
+                );
             }
         }
         let states_good = self.side == Side::Criterion;
@@ -219,7 +268,11 @@ impl Resolver<'_> {
         if percent >= least && percent < most {
             return Some(());
         }
-        self.error(codes::CRITERION_LIMIT, "this limit cannot decide anything", &format!("choose from {least}% to under {most}%"))
+        self.error(
+            codes::CRITERION_LIMIT,
+            "this limit cannot decide anything",
+            &format!("choose from {least}% to under {most}%"),
+        )
     }
 
     fn margin(&mut self, percent: f64) {

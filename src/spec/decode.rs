@@ -35,14 +35,34 @@ impl Decoder {
     }
 
     /// Records a problem.
-    pub fn report(&mut self, severity: Severity, code: &'static str, span: Span, message: impl Into<String>, help: impl Into<String>) {
+    pub fn report(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        span: Span,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         let location = span.location(&self.file);
         let (message, help) = (message.into(), help.into());
-        self.problems.push(Diagnostic { code, severity, message, help, location, length: span.length });
+        self.problems.push(Diagnostic {
+            code,
+            severity,
+            message,
+            help,
+            location,
+            length: span.length,
+        });
     }
 
     /// Records an error.
-    pub fn error(&mut self, code: &'static str, span: Span, message: impl Into<String>, help: impl Into<String>) {
+    pub fn error(
+        &mut self,
+        code: &'static str,
+        span: Span,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         self.report(Severity::Error, code, span, message, help);
     }
 
@@ -69,14 +89,20 @@ impl Decoder {
     }
 
     /// A list whose bad items are reported and left out.
-    pub fn each<T>(&mut self, node: &Node, mut item: impl FnMut(&mut Self, &Node) -> Option<T>) -> Option<Vec<T>> {
+    pub fn each<T>(
+        &mut self,
+        node: &Node,
+        mut item: impl FnMut(&mut Self, &Node) -> Option<T>,
+    ) -> Option<Vec<T>> {
         Some(self.list(node)?.iter().filter_map(|node| item(self, node)).collect())
     }
 
     /// A text that is not empty.
     pub fn text(&mut self, node: &Node) -> Option<String> {
         match &node.value {
-            Value::Scalar { text, .. } if !node.is_null() && !text.trim().is_empty() => Some(text.clone()),
+            Value::Scalar { text, .. } if !node.is_null() && !text.trim().is_empty() => {
+                Some(text.clone())
+            }
             _ => self.wrong(node, "a text"),
         }
     }
@@ -99,7 +125,10 @@ impl Decoder {
     }
 
     /// A name of one of the types in [`crate::units`].
-    pub fn name<T: std::str::FromStr<Err = crate::units::Error>>(&mut self, node: &Node) -> Option<T> {
+    pub fn name<T: std::str::FromStr<Err = crate::units::Error>>(
+        &mut self,
+        node: &Node,
+    ) -> Option<T> {
         self.parsed(node, codes::INVALID_NAME, "", str::parse)
     }
 
@@ -114,7 +143,12 @@ impl Decoder {
         if time > Millis::ZERO {
             return Some(time);
         }
-        self.error(codes::INVALID_DURATION, node.span, "a time of zero does nothing here", quantity::DURATION_HELP);
+        self.error(
+            codes::INVALID_DURATION,
+            node.span,
+            "a time of zero does nothing here",
+            quantity::DURATION_HELP,
+        );
         None
     }
 
@@ -133,7 +167,8 @@ impl Decoder {
             Ok(number) if (least..=most).contains(&number) => Some(number),
             _ if digits.parse::<f64>().is_err() => self.wrong(node, "a whole number"),
             _ => {
-                let message = format!("`{}` is not a whole number from {least} to {most}", shown(text));
+                let message =
+                    format!("`{}` is not a whole number from {least} to {most}", shown(text));
                 self.error(codes::INVALID_VALUE, node.span, message, "");
                 None
             }
@@ -175,7 +210,12 @@ impl Decoder {
                 || format!("expected one of: {}", words.join(", ")),
                 |word| format!("did you mean `{word}`? expected one of: {}", words.join(", ")),
             );
-            self.error(codes::INVALID_VALUE, node.span, format!("`{}` is not known here", shown(&text)), help);
+            self.error(
+                codes::INVALID_VALUE,
+                node.span,
+                format!("`{}` is not known here", shown(&text)),
+                help,
+            );
         }
         found
     }
@@ -225,12 +265,22 @@ impl<'n> Fields<'n> {
     }
 
     /// The key's decoded value; `None` when it is missing or wrong (which is then reported).
-    pub fn get<T>(&mut self, decoder: &mut Decoder, key: &'static str, decode: impl FnOnce(&mut Decoder, &'n Node) -> Option<T>) -> Option<T> {
+    pub fn get<T>(
+        &mut self,
+        decoder: &mut Decoder,
+        key: &'static str,
+        decode: impl FnOnce(&mut Decoder, &'n Node) -> Option<T>,
+    ) -> Option<T> {
         self.take(key).and_then(|node| decode(decoder, node))
     }
 
     /// As [`Self::get`], with an error when the key is missing.
-    pub fn require<T>(&mut self, decoder: &mut Decoder, key: &'static str, decode: impl FnOnce(&mut Decoder, &'n Node) -> Option<T>) -> Option<T> {
+    pub fn require<T>(
+        &mut self,
+        decoder: &mut Decoder,
+        key: &'static str,
+        decode: impl FnOnce(&mut Decoder, &'n Node) -> Option<T>,
+    ) -> Option<T> {
         let node = self.take(key);
         if node.is_none() {
             decoder.error(codes::MISSING_KEY, self.span, format!("`{key}` is missing here"), "");
@@ -249,19 +299,31 @@ impl<'n> Fields<'n> {
         for (key, help) in keys {
             self.known.push(key);
             if let Some(span) = self.key_span(key) {
-                decoder.error(codes::NOT_AVAILABLE, span, format!("`{key}` is not available yet"), *help);
+                decoder.error(
+                    codes::NOT_AVAILABLE,
+                    span,
+                    format!("`{key}` is not available yet"),
+                    *help,
+                );
             }
         }
     }
 
     /// Reports every key that was not asked for.
     pub fn finish(self, decoder: &mut Decoder) {
-        for (key, _) in self.entries.iter().filter(|(key, _)| !self.known.contains(&key.text.as_str())) {
+        for (key, _) in
+            self.entries.iter().filter(|(key, _)| !self.known.contains(&key.text.as_str()))
+        {
             let help = nearest(&key.text, self.known.iter().copied()).map_or_else(
                 || format!("expected one of: {}", self.known.join(", ")),
                 |known| format!("did you mean `{known}`?"),
             );
-            decoder.error(codes::UNKNOWN_KEY, key.span, format!("unknown key `{}`", shown(&key.text)), help);
+            decoder.error(
+                codes::UNKNOWN_KEY,
+                key.span,
+                format!("unknown key `{}`", shown(&key.text)),
+                help,
+            );
         }
     }
 }
@@ -273,7 +335,9 @@ pub fn nearest<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> Opti
         return None;
     }
     let limit = (text.chars().count() / 3).max(1);
-    let near = |word: &'a str| Some((distance(text, word), word)).filter(|(distance, _)| *distance <= limit);
+    let near = |word: &'a str| {
+        Some((distance(text, word), word)).filter(|(distance, _)| *distance <= limit)
+    };
     words.into_iter().filter_map(near).min_by_key(|(distance, _)| *distance).map(|(_, word)| word)
 }
 
@@ -308,6 +372,9 @@ mod tests {
         assert_eq!(nearest("region", words), Some("regions"));
         assert_eq!(nearest("durtaion", words), Some("duration"));
         assert_eq!(nearest("weight", words), None);
-        assert_eq!((distance("ab", "ba"), distance("", "abc"), distance("kitten", "sitting")), (1, 3, 3));
+        assert_eq!(
+            (distance("ab", "ba"), distance("", "abc"), distance("kitten", "sitting")),
+            (1, 3, 3)
+        );
     }
 }

@@ -69,7 +69,9 @@ impl Diagnostics {
             return;
         }
         if self.0.len() < 2 * Self::MAX && !self.0.contains(&diagnostic) {
-            let key = |d: &Diagnostic| (d.location.file.clone(), d.location.line, d.location.column, d.severity);
+            let key = |d: &Diagnostic| {
+                (d.location.file.clone(), d.location.line, d.location.column, d.severity)
+            };
             let at = self.0.partition_point(|other| key(other) <= key(&diagnostic));
             self.0.insert(at, diagnostic);
         }
@@ -159,7 +161,8 @@ mod tests {
 
     #[test]
     fn a_problem_is_one_line_and_its_help() {
-        let text = "a.yaml:1:2: error[file::unknown_key]: unknown key `x`\n  help: did you mean `y`?";
+        let text =
+            "a.yaml:1:2: error[file::unknown_key]: unknown key `x`\n  help: did you mean `y`?";
         assert_eq!(at(1, 2).to_string(), text);
     }
 }

@@ -87,14 +87,20 @@ impl Node {
 pub fn read(path: &Path) -> Result<String, Diagnostic> {
     let file = shown_path(path);
     let problem = |code, message: String| problem(code, &file, Span::START, message, String::new());
-    let unreadable = |error: std::io::Error| problem(codes::UNREADABLE, format!("cannot read this file: {error}"));
+    let unreadable = |error: std::io::Error| {
+        problem(codes::UNREADABLE, format!("cannot read this file: {error}"))
+    };
     let opened = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     opened.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() > BYTES_MAX {
-        return Err(problem(codes::TOO_LARGE, format!("the file is larger than {BYTES_MAX} bytes")));
+        return Err(problem(
+            codes::TOO_LARGE,
+            format!("the file is larger than {BYTES_MAX} bytes"),
+        ));
     }
-    String::from_utf8(bytes).map_err(|_| problem(codes::UNREADABLE, "the file is not UTF-8 text".to_owned()))
+    String::from_utf8(bytes)
+        .map_err(|_| problem(codes::UNREADABLE, "the file is not UTF-8 text".to_owned()))
 }
 
 /// A path as text for messages and locations.
@@ -124,12 +130,24 @@ pub fn parse_as<T: serde::de::DeserializeOwned>(file: &str, text: &str) -> Resul
     serde_yaml::from_str(text).map_err(|error| {
         let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
         let span = Span { line: small(line), column: small(column), length: 1 };
-        problems.push(problem(codes::WRONG_TYPE, file, span, shown(&error.to_string()), String::new()));
+        problems.push(problem(
+            codes::WRONG_TYPE,
+            file,
+            span,
+            shown(&error.to_string()),
+            String::new(),
+        ));
         problems
     })
 }
 
-fn problem(code: &'static str, file: &str, span: Span, message: String, help: String) -> Diagnostic {
+fn problem(
+    code: &'static str,
+    file: &str,
+    span: Span,
+    message: String,
+    help: String,
+) -> Diagnostic {
     let location = span.location(file);
     Diagnostic { code, severity: Severity::Error, message, help, location, length: span.length }
 }
@@ -151,7 +169,12 @@ impl Reader<'_> {
 
     fn document(&mut self, text: &str) -> Result<Node, Fatal> {
         if text.len() > BYTES_MAX {
-            return Err(self.fatal(codes::TOO_LARGE, Span::START, &format!("larger than {BYTES_MAX} bytes"), ""));
+            return Err(self.fatal(
+                codes::TOO_LARGE,
+                Span::START,
+                &format!("larger than {BYTES_MAX} bytes"),
+                "",
+            ));
         }
         self.depth_of_brackets(text)?;
         let mut events = Parser::new_from_str(text);
@@ -162,7 +185,12 @@ impl Reader<'_> {
                 Event::StreamStart | Event::DocumentEnd | Event::Nothing => {}
                 Event::DocumentStart(_) if root.is_some() => {
                     let help = "put each document into a file of its own";
-                    return Err(self.fatal(codes::UNSUPPORTED_YAML, at(span), "a second document in one file", help));
+                    return Err(self.fatal(
+                        codes::UNSUPPORTED_YAML,
+                        at(span),
+                        "a second document in one file",
+                        help,
+                    ));
                 }
                 Event::DocumentStart(_) => {
                     let (event, span) = self.next(&mut events)?;
@@ -203,25 +231,47 @@ impl Reader<'_> {
             Some(Ok(next)) => Ok(next),
             Some(Err(error)) => {
                 let span = from_marker(*error.marker(), 1);
-                Err(self.fatal(codes::SYNTAX, span, &format!("not YAML: {}", shown(error.info())), ""))
+                Err(self.fatal(
+                    codes::SYNTAX,
+                    span,
+                    &format!("not YAML: {}", shown(error.info())),
+                    "",
+                ))
             }
             None => Err(self.fatal(codes::SYNTAX, Span::START, "the file ends too early", "")),
         }
     }
 
-    fn node<'t>(&mut self, events: &mut Events<'t>, event: Event<'t>, span: YamlSpan, depth: usize) -> Result<Node, Fatal> {
+    fn node<'t>(
+        &mut self,
+        events: &mut Events<'t>,
+        event: Event<'t>,
+        span: YamlSpan,
+        depth: usize,
+    ) -> Result<Node, Fatal> {
         self.nodes += 1;
         if depth > DEPTH_MAX {
             return Err(self.too_deep(at(span)));
         }
         if self.nodes > NODES_MAX {
-            return Err(self.fatal(codes::TOO_LARGE, at(span), &format!("more than {NODES_MAX} values"), ""));
+            return Err(self.fatal(
+                codes::TOO_LARGE,
+                at(span),
+                &format!("more than {NODES_MAX} values"),
+                "",
+            ));
         }
         let span_of = at(span);
         let plainly = |anchor: usize, tagged: bool, reader: &Self| match (anchor, tagged) {
             (0, false) => Ok(()),
-            (_, true) => Err(reader.unsupported(span_of, "a tag (`!...`)", "write the value without it")),
-            _ => Err(reader.unsupported(span_of, "an anchor (`&...`)", "write the value out where it is used")),
+            (_, true) => {
+                Err(reader.unsupported(span_of, "a tag (`!...`)", "write the value without it"))
+            }
+            _ => Err(reader.unsupported(
+                span_of,
+                "an anchor (`&...`)",
+                "write the value out where it is used",
+            )),
         };
         let value = match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -274,17 +324,31 @@ impl Reader<'_> {
             let (event, span) = self.next(events)?;
             let value = self.node(events, event, span, depth + 1)?;
             let Value::Scalar { text, .. } = key.value else {
-                return Err(self.unsupported(key.span, "a list or mapping as a key", "keys are names"));
+                return Err(self.unsupported(
+                    key.span,
+                    "a list or mapping as a key",
+                    "keys are names",
+                ));
             };
             if text == "<<" {
-                return Err(self.unsupported(key.span, "a merge key (`<<`)", "write the values out"));
+                return Err(self.unsupported(
+                    key.span,
+                    "a merge key (`<<`)",
+                    "write the values out",
+                ));
             }
             if seen.insert(text.clone()) {
                 map.push((Key { span: key.span, text }, value));
             } else {
                 let message = format!("the key `{}` stands here a second time", shown(&text));
                 let help = "remove one of the two".to_owned();
-                self.problems.push(problem(codes::DUPLICATE_KEY, self.file, key.span, message, help));
+                self.problems.push(problem(
+                    codes::DUPLICATE_KEY,
+                    self.file,
+                    key.span,
+                    message,
+                    help,
+                ));
             }
         }
     }
@@ -298,7 +362,11 @@ fn at(span: YamlSpan) -> Span {
 
 /// The parser counts lines from 1 and columns from 0.
 fn from_marker(marker: Marker, length: usize) -> Span {
-    Span { line: small(marker.line().max(1)), column: small(marker.col() + 1), length: small(length) }
+    Span {
+        line: small(marker.line().max(1)),
+        column: small(marker.col() + 1),
+        length: small(length),
+    }
 }
 
 fn small(number: usize) -> u32 {
@@ -352,7 +420,25 @@ mod tests {
         assert_eq!(code(&format!("[{}]", "1,".repeat(60_000))).0, codes::TOO_LARGE);
         assert_eq!(code(&format!("a: {}", "x".repeat(2 << 20))).0, codes::TOO_LARGE);
         assert_eq!(code("a: \"\\0\"\n").0, codes::SYNTAX);
-        for text in ["", "\0", "a: b: c", "\t", "a: [", "\"", "a: \"x\n", "- a\nb: 1", "%", "---", "...", "!", "&", "*", "|", "? ", ": "] {
+        for text in [
+            "",
+            "\0",
+            "a: b: c",
+            "\t",
+            "a: [",
+            "\"",
+            "a: \"x\n",
+            "- a\nb: 1",
+            "%",
+            "---",
+            "...",
+            "!",
+            "&",
+            "*",
+            "|",
+            "? ",
+            ": ",
+        ] {
             let (node, problems) = parse("f.yaml", text);
             assert!(node.is_some() || problems.has_errors(), "{text:?}");
         }

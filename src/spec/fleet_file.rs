@@ -7,8 +7,8 @@ use super::codes;
 use super::decode::{Decoder, Fields, nearest};
 use super::file::{self, Node, Span, Value};
 use super::fleet::{
-    Adapter, Auth, EnvoyFile, EnvoyXds, Fleet, FleetCheck, MetricsSource, Probe, Prometheus, Region, Scrape,
-    ScrapeEndpoint, Secret, Service, Target, Xds, XdsTls,
+    Adapter, Auth, EnvoyFile, EnvoyXds, Fleet, FleetCheck, MetricsSource, Probe, Prometheus,
+    Region, Scrape, ScrapeEndpoint, Secret, Service, Target, Xds, XdsTls,
 };
 use super::plan::Authority;
 use crate::units::{Millis, RegionName, ServiceName, SlotName, TargetName, Weight, shown};
@@ -25,11 +25,16 @@ pub fn decode(decoder: &mut Decoder, text: &str) -> Option<Fleet> {
     decoder.problems.extend(problems);
     let node = node?;
     let mut fields = decoder.fields(&node)?;
-    let state = fields.get(decoder, "state", Decoder::text).map_or_else(|| PathBuf::from(".tidegate"), PathBuf::from);
-    let regions = fields.require(decoder, "regions", |decoder, node| named(decoder, node, REGIONS_MAX, "regions", decode_region));
+    let state = fields
+        .get(decoder, "state", Decoder::text)
+        .map_or_else(|| PathBuf::from(".tidegate"), PathBuf::from);
+    let regions = fields.require(decoder, "regions", |decoder, node| {
+        named(decoder, node, REGIONS_MAX, "regions", decode_region)
+    });
     let xds_span = fields.key_span("xds");
     let xds = fields.get(decoder, "xds", decode_xds);
-    let names: BTreeSet<RegionName> = regions.iter().flat_map(|regions| regions.keys().cloned()).collect();
+    let names: BTreeSet<RegionName> =
+        regions.iter().flat_map(|regions| regions.keys().cloned()).collect();
     let services = fields.require(decoder, "services", |decoder, node| {
         named(decoder, node, SERVICES_MAX, "services", |decoder, _, span, node| {
             decode_service(decoder, span, node, &names, xds_span.is_some())
@@ -42,7 +47,14 @@ pub fn decode(decoder: &mut Decoder, text: &str) -> Option<Fleet> {
     }
     let file = decoder.file.clone();
     let (regions, services): (_, BTreeMap<ServiceName, Service>) = (regions?, services?);
-    (!decoder.problems.has_errors()).then_some(Fleet { file, state, regions, services, checks, xds })
+    (!decoder.problems.has_errors()).then_some(Fleet {
+        file,
+        state,
+        regions,
+        services,
+        checks,
+        xds,
+    })
 }
 
 /// A mapping from names to what `item` decodes; at least one and at most `most`.
@@ -64,7 +76,12 @@ where
         decoder.error(codes::INVALID_VALUE, node.span, format!("no {what} here"), "");
     }
     if entries.len() > most {
-        decoder.error(codes::TOO_MANY, node.span, format!("{} {what} are more than {most}", entries.len()), "");
+        decoder.error(
+            codes::TOO_MANY,
+            node.span,
+            format!("{} {what} are more than {most}", entries.len()),
+            "",
+        );
         return None;
     }
     let mut map = BTreeMap::new();
@@ -88,26 +105,41 @@ fn check_shares(decoder: &mut Decoder, regions: &BTreeMap<RegionName, Region>) {
     let Some(first) = regions.values().min_by_key(|region| region.at.line) else { return };
     if sum.abs_diff(10_000) > slack && !decoder.problems.has_errors() {
         let span = Span { line: first.at.line, column: first.at.column, length: 1 };
-        let message = format!("the shares of all regions sum to {} %, not 100 %", f64::from(sum) / 100.0);
+        let message =
+            format!("the shares of all regions sum to {} %, not 100 %", f64::from(sum) / 100.0);
         decoder.error(codes::SHARES, span, message, "a share is the region's part of all users");
     }
 }
 
-fn decode_region(decoder: &mut Decoder, _name: &RegionName, span: Span, node: &Node) -> Option<Region> {
+fn decode_region(
+    decoder: &mut Decoder,
+    _name: &RegionName,
+    span: Span,
+    node: &Node,
+) -> Option<Region> {
     let mut fields = decoder.fields(node)?;
     fields.span = span;
     let share = fields.require(decoder, "share", Decoder::weight);
     let role = fields.get(decoder, "role", Decoder::text);
-    let compliance = fields.get(decoder, "compliance", |decoder, node| decoder.each(node, Decoder::text));
-    let instances = fields.get(decoder, "instances", |decoder, node| decoder.count(node, 1, 1_000_000));
+    let compliance =
+        fields.get(decoder, "compliance", |decoder, node| decoder.each(node, Decoder::text));
+    let instances =
+        fields.get(decoder, "instances", |decoder, node| decoder.count(node, 1, 1_000_000));
     let labels = fields.get(decoder, "labels", Decoder::texts).unwrap_or_default();
-    let prometheus = fields.get(decoder, "prometheus", decode_prometheus).map(MetricsSource::Prometheus);
+    let prometheus =
+        fields.get(decoder, "prometheus", decode_prometheus).map(MetricsSource::Prometheus);
     let scrape = fields.get(decoder, "scrape", decode_scrape).map(MetricsSource::Scrape);
     if fields.key_span("prometheus").is_some() == fields.key_span("scrape").is_some() {
         let message = "a region needs exactly one of `prometheus` and `scrape`";
-        decoder.error(codes::MISSING_KEY, span, message, "it says where the region's numbers come from");
+        decoder.error(
+            codes::MISSING_KEY,
+            span,
+            message,
+            "it says where the region's numbers come from",
+        );
     }
-    let scrape_interval = fields.get(decoder, "scrape_interval", Decoder::positive).unwrap_or(Millis::from_secs(15));
+    let scrape_interval =
+        fields.get(decoder, "scrape_interval", Decoder::positive).unwrap_or(Millis::from_secs(15));
     let poll = fields.get(decoder, "poll", Decoder::positive).unwrap_or(scrape_interval);
     let settle = fields.get(decoder, "settle", Decoder::duration).unwrap_or(scrape_interval);
     let health = fields.get(decoder, "health", decode_probe);
@@ -137,7 +169,8 @@ fn decode_prometheus(decoder: &mut Decoder, node: &Node) -> Option<Prometheus> {
     let url = fields.require(decoder, "url", decode_url);
     let auth = decode_auth(decoder, &mut fields);
     let ca = fields.get(decoder, "ca", Decoder::text).map(PathBuf::from);
-    let timeout = fields.get(decoder, "timeout", Decoder::positive).unwrap_or(Millis::from_secs(10));
+    let timeout =
+        fields.get(decoder, "timeout", Decoder::positive).unwrap_or(Millis::from_secs(10));
     let bytes_max = decode_bytes(decoder, &mut fields);
     let aggregated = fields.get(decoder, "aggregated", Decoder::truth).unwrap_or(false);
     fields.finish(decoder);
@@ -172,7 +205,8 @@ fn decode_endpoint(decoder: &mut Decoder, node: &Node) -> Option<ScrapeEndpoint>
 }
 
 fn decode_bytes(decoder: &mut Decoder, fields: &mut Fields<'_>) -> u64 {
-    let bytes = fields.get(decoder, "max_bytes", |decoder, node| decoder.whole(node, 1_024, 1 << 30));
+    let bytes =
+        fields.get(decoder, "max_bytes", |decoder, node| decoder.whole(node, 1_024, 1 << 30));
     bytes.unwrap_or(16 << 20)
 }
 
@@ -186,7 +220,12 @@ fn decode_auth(decoder: &mut Decoder, fields: &mut Fields<'_>) -> Option<Auth> {
         Some(Auth::Basic { username: username?, password: password? })
     });
     if let (Some(_), Some(span)) = (fields.key_span("bearer"), fields.key_span("basic")) {
-        decoder.error(codes::INVALID_VALUE, span, "both `bearer` and `basic`", "keep one of the two");
+        decoder.error(
+            codes::INVALID_VALUE,
+            span,
+            "both `bearer` and `basic`",
+            "keep one of the two",
+        );
     }
     bearer.or(basic)
 }
@@ -199,10 +238,16 @@ fn decode_secret(decoder: &mut Decoder, node: &Node) -> Option<Secret> {
     };
     let mut fields = decoder.fields(node)?;
     let env = fields.get(decoder, "env", Decoder::text).map(Secret::Env);
-    let file = fields.get(decoder, "file", Decoder::text).map(|path| Secret::File(PathBuf::from(path)));
+    let file =
+        fields.get(decoder, "file", Decoder::text).map(|path| Secret::File(PathBuf::from(path)));
     let both = fields.key_span("env").is_some() == fields.key_span("file").is_some();
     if both {
-        decoder.error(codes::INVALID_VALUE, node.span, "a secret has exactly one place", SECRET_HELP);
+        decoder.error(
+            codes::INVALID_VALUE,
+            node.span,
+            "a secret has exactly one place",
+            SECRET_HELP,
+        );
     }
     fields.finish(decoder);
     if both { None } else { env.or(file) }
@@ -215,16 +260,29 @@ fn decode_url(decoder: &mut Decoder, node: &Node) -> Option<String> {
         .iter()
         .find_map(|scheme| text.strip_prefix(scheme))
         .map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
-    let odd = text.len() > 2_048 || text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\');
+    let odd = text.len() > 2_048
+        || text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\');
     match authority {
         Some(authority) if authority.contains('@') => {
             let help = "put them into `bearer` or `basic`";
-            decoder.error(codes::INLINE_SECRET, node.span, "a user name or password stands in this address", help);
+            decoder.error(
+                codes::INLINE_SECRET,
+                node.span,
+                "a user name or password stands in this address",
+                help,
+            );
             None
         }
-        Some(authority) if !authority.is_empty() && !authority.starts_with(':') && !odd => Some(text),
+        Some(authority) if !authority.is_empty() && !authority.starts_with(':') && !odd => {
+            Some(text)
+        }
         _ => {
-            decoder.error(codes::INVALID_URL, node.span, "this is not an http or https address", help);
+            decoder.error(
+                codes::INVALID_URL,
+                node.span,
+                "this is not an http or https address",
+                help,
+            );
             None
         }
     }
@@ -233,9 +291,12 @@ fn decode_url(decoder: &mut Decoder, node: &Node) -> Option<String> {
 fn decode_probe(decoder: &mut Decoder, node: &Node) -> Option<Probe> {
     let mut fields = decoder.fields(node)?;
     let url = fields.get(decoder, "url", decode_url);
-    let interval = fields.get(decoder, "interval", Decoder::positive).unwrap_or(Millis::from_secs(5));
-    let failures = fields.get(decoder, "failures", |decoder, node| decoder.count(node, 1, 100)).unwrap_or(3);
-    let successes = fields.get(decoder, "successes", |decoder, node| decoder.count(node, 1, 100)).unwrap_or(2);
+    let interval =
+        fields.get(decoder, "interval", Decoder::positive).unwrap_or(Millis::from_secs(5));
+    let failures =
+        fields.get(decoder, "failures", |decoder, node| decoder.count(node, 1, 100)).unwrap_or(3);
+    let successes =
+        fields.get(decoder, "successes", |decoder, node| decoder.count(node, 1, 100)).unwrap_or(2);
     let timeout = fields.get(decoder, "timeout", Decoder::positive);
     let at = decoder.at(fields.key_span("interval").unwrap_or(node.span));
     fields.finish(decoder);
@@ -243,12 +304,23 @@ fn decode_probe(decoder: &mut Decoder, node: &Node) -> Option<Probe> {
     Some(Probe { at, url, interval, failures, successes, timeout })
 }
 
-fn decode_service(decoder: &mut Decoder, span: Span, node: &Node, regions: &BTreeSet<RegionName>, has_xds: bool) -> Option<Service> {
+fn decode_service(
+    decoder: &mut Decoder,
+    span: Span,
+    node: &Node,
+    regions: &BTreeSet<RegionName>,
+    has_xds: bool,
+) -> Option<Service> {
     let mut fields = decoder.fields(node)?;
     fields.span = span;
-    let authorities = [("observe", Authority::Observe), ("rollback_only", Authority::RollbackOnly), ("full", Authority::Full)];
+    let authorities = [
+        ("observe", Authority::Observe),
+        ("rollback_only", Authority::RollbackOnly),
+        ("full", Authority::Full),
+    ];
     let owner = fields.get(decoder, "owner", Decoder::text);
-    let authority = fields.get(decoder, "authority", |decoder, node| decoder.choice(node, &authorities));
+    let authority =
+        fields.get(decoder, "authority", |decoder, node| decoder.choice(node, &authorities));
     let slots = fields.require(decoder, "slots", decode_slots);
     let metrics = fields.get(decoder, "metrics", decode_templates).unwrap_or_default();
     let place = Place { slots: slots.clone(), has_xds };
@@ -257,7 +329,12 @@ fn decode_service(decoder: &mut Decoder, span: Span, node: &Node, regions: &BTre
             if !regions.contains(region) {
                 let help = nearest(region.as_str(), regions.iter().map(RegionName::as_str));
                 let help = help.map_or_else(String::new, |name| format!("did you mean `{name}`?"));
-                decoder.error(codes::UNKNOWN_REGION, span, format!("there is no region `{region}`"), help);
+                decoder.error(
+                    codes::UNKNOWN_REGION,
+                    span,
+                    format!("there is no region `{region}`"),
+                    help,
+                );
             }
             decode_targets(decoder, region, node, &place)
         })
@@ -279,7 +356,12 @@ fn decode_slots(decoder: &mut Decoder, node: &Node) -> Option<[SlotName; 2]> {
     match <[SlotName; 2]>::try_from(slots) {
         Ok([first, second]) if first != second => Some([first, second]),
         _ => {
-            decoder.error(codes::SLOTS, node.span, "a service has two different slots", "write for example [blue, green]");
+            decoder.error(
+                codes::SLOTS,
+                node.span,
+                "a service has two different slots",
+                "write for example [blue, green]",
+            );
             None
         }
     }
@@ -289,14 +371,29 @@ fn decode_templates(decoder: &mut Decoder, node: &Node) -> Option<BTreeMap<Strin
     let templates = decoder.texts(node)?;
     let known = ["service", "region", "version", "slot", "track"];
     for (name, template) in &templates {
-        let variable = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let variable =
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         if !variable || name.starts_with(|c: char| c.is_ascii_digit()) {
-            decoder.error(codes::INVALID_NAME, node.span, format!("`{}` is not the name of a variable", shown(name)), "");
+            decoder.error(
+                codes::INVALID_NAME,
+                node.span,
+                format!("`{}` is not the name of a variable", shown(name)),
+                "",
+            );
         }
-        let used = template.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name);
+        let used = template
+            .split('{')
+            .skip(1)
+            .filter_map(|rest| rest.split_once('}'))
+            .map(|(name, _)| name);
         for name in used.filter(|name| !known.contains(name)) {
             let help = "there are {service}, {region}, {version}, {slot} and {track}";
-            decoder.error(codes::UNKNOWN_VARIABLE, node.span, format!("`{{{}}}` has no value", shown(name)), help);
+            decoder.error(
+                codes::UNKNOWN_VARIABLE,
+                node.span,
+                format!("`{{{}}}` has no value", shown(name)),
+                help,
+            );
         }
     }
     Some(templates)
@@ -307,10 +404,18 @@ struct Place {
     has_xds: bool,
 }
 
-fn decode_targets(decoder: &mut Decoder, region: &RegionName, node: &Node, place: &Place) -> Option<Vec<Target>> {
+fn decode_targets(
+    decoder: &mut Decoder,
+    region: &RegionName,
+    node: &Node,
+    place: &Place,
+) -> Option<Vec<Target>> {
     let list = decoder.list(node)?;
     if list.is_empty() || list.len() > TARGETS_MAX {
-        let message = format!("a service has 1 to {TARGETS_MAX} load balancers in a region, not {}", list.len());
+        let message = format!(
+            "a service has 1 to {TARGETS_MAX} load balancers in a region, not {}",
+            list.len()
+        );
         decoder.error(codes::TOO_MANY, node.span, message, "");
         return None;
     }
@@ -319,25 +424,47 @@ fn decode_targets(decoder: &mut Decoder, region: &RegionName, node: &Node, place
         let Some(target) = decode_target(decoder, region, node, place) else { continue };
         if targets.iter().any(|other| other.name == target.name) {
             let message = format!("a second target `{}` in this region", target.name);
-            decoder.error(codes::DUPLICATE_TARGET, node.span, message, "give each a name of its own");
+            decoder.error(
+                codes::DUPLICATE_TARGET,
+                node.span,
+                message,
+                "give each a name of its own",
+            );
         }
         targets.push(target);
     }
     Some(targets)
 }
 
-fn decode_target(decoder: &mut Decoder, region: &RegionName, node: &Node, place: &Place) -> Option<Target> {
+fn decode_target(
+    decoder: &mut Decoder,
+    region: &RegionName,
+    node: &Node,
+    place: &Place,
+) -> Option<Target> {
     let mut fields = decoder.fields(node)?;
     let name = fields.require(decoder, "name", Decoder::name::<TargetName>);
-    let xds = fields.get(decoder, "envoy", |decoder, node| decode_envoy(decoder, region, node, place));
-    let file = fields.get(decoder, "envoy_file", |decoder, node| decode_envoy_file(decoder, node, place));
+    let xds =
+        fields.get(decoder, "envoy", |decoder, node| decode_envoy(decoder, region, node, place));
+    let file =
+        fields.get(decoder, "envoy_file", |decoder, node| decode_envoy_file(decoder, node, place));
     if fields.key_span("envoy").is_some() == fields.key_span("envoy_file").is_some() {
         let help = "`envoy` fetches its routes from Tidegate, `envoy_file` watches a file";
-        decoder.error(codes::MISSING_KEY, fields.span, "a target needs exactly one of `envoy` and `envoy_file`", help);
+        decoder.error(
+            codes::MISSING_KEY,
+            fields.span,
+            "a target needs exactly one of `envoy` and `envoy_file`",
+            help,
+        );
     }
     if let (Some(span), false) = (fields.key_span("envoy"), place.has_xds) {
         let help = "add for example `xds: {listen: \"127.0.0.1:18000\"}`, or use `envoy_file`";
-        decoder.error(codes::XDS, span, "Envoy fetches its routes here, but there is no `xds` block", help);
+        decoder.error(
+            codes::XDS,
+            span,
+            "Envoy fetches its routes here, but there is no `xds` block",
+            help,
+        );
     }
     let at = decoder.at(fields.span);
     fields.finish(decoder);
@@ -345,31 +472,56 @@ fn decode_target(decoder: &mut Decoder, region: &RegionName, node: &Node, place:
     Some(Target { name: name?, at, adapter })
 }
 
-fn decode_envoy(decoder: &mut Decoder, region: &RegionName, node: &Node, place: &Place) -> Option<EnvoyXds> {
+fn decode_envoy(
+    decoder: &mut Decoder,
+    region: &RegionName,
+    node: &Node,
+    place: &Place,
+) -> Option<EnvoyXds> {
     let mut fields = decoder.fields(node)?;
     let route = fields.require(decoder, "route", Decoder::text);
     let route_file = fields.get(decoder, "route_file", Decoder::text).map(PathBuf::from);
-    let clusters = fields.require(decoder, "clusters", |decoder, node| decode_clusters(decoder, node, place));
-    let node_cluster = fields.get(decoder, "node_cluster", Decoder::text).unwrap_or_else(|| region.to_string());
-    let min_instances = fields.get(decoder, "min_instances", |decoder, node| decoder.count(node, 1, 10_000)).unwrap_or(1);
+    let clusters =
+        fields.require(decoder, "clusters", |decoder, node| decode_clusters(decoder, node, place));
+    let node_cluster =
+        fields.get(decoder, "node_cluster", Decoder::text).unwrap_or_else(|| region.to_string());
+    let min_instances = fields
+        .get(decoder, "min_instances", |decoder, node| decoder.count(node, 1, 10_000))
+        .unwrap_or(1);
     let forget_after = fields.get(decoder, "forget_after", Decoder::positive);
-    let admin = fields.get(decoder, "admin", |decoder, node| decoder.each(node, decode_url)).unwrap_or_default();
+    let admin = fields
+        .get(decoder, "admin", |decoder, node| decoder.each(node, decode_url))
+        .unwrap_or_default();
     fields.finish(decoder);
     let route = route?;
     let route_file = route_file.unwrap_or_else(|| PathBuf::from(format!("{route}.yaml")));
-    Some(EnvoyXds { route_file, route, clusters: clusters?, node_cluster, min_instances, forget_after, admin })
+    Some(EnvoyXds {
+        route_file,
+        route,
+        clusters: clusters?,
+        node_cluster,
+        min_instances,
+        forget_after,
+        admin,
+    })
 }
 
 fn decode_envoy_file(decoder: &mut Decoder, node: &Node, place: &Place) -> Option<EnvoyFile> {
     let mut fields = decoder.fields(node)?;
     let route = fields.require(decoder, "route", Decoder::text);
     let path = fields.require(decoder, "path", Decoder::text).map(PathBuf::from);
-    let clusters = fields.require(decoder, "clusters", |decoder, node| decode_clusters(decoder, node, place));
+    let clusters =
+        fields.require(decoder, "clusters", |decoder, node| decode_clusters(decoder, node, place));
     let admin = fields.require(decoder, "admin", |decoder, node| {
         let admin = decoder.each(node, decode_url)?;
         if matches!(&node.value, Value::List(list) if list.is_empty()) {
             let help = "without it nothing can be read back";
-            decoder.error(codes::INVALID_VALUE, node.span, "at least one admin address is needed", help);
+            decoder.error(
+                codes::INVALID_VALUE,
+                node.span,
+                "at least one admin address is needed",
+                help,
+            );
         }
         Some(admin)
     });
@@ -377,17 +529,29 @@ fn decode_envoy_file(decoder: &mut Decoder, node: &Node, place: &Place) -> Optio
     Some(EnvoyFile { route: route?, path: path?, clusters: clusters?, admin: admin? })
 }
 
-fn decode_clusters(decoder: &mut Decoder, node: &Node, place: &Place) -> Option<BTreeMap<SlotName, String>> {
+fn decode_clusters(
+    decoder: &mut Decoder,
+    node: &Node,
+    place: &Place,
+) -> Option<BTreeMap<SlotName, String>> {
     let texts = decoder.texts(node)?;
     let slots = place.slots.as_ref()?;
     let different: BTreeSet<&String> = texts.values().collect();
-    let complete = texts.len() == 2 && slots.iter().all(|slot| texts.contains_key(slot.as_str())) && different.len() == 2;
+    let complete = texts.len() == 2
+        && slots.iter().all(|slot| texts.contains_key(slot.as_str()))
+        && different.len() == 2;
     if !complete {
-        let help = format!("write {{{}: ..., {}: ...}} with two different clusters", slots[0], slots[1]);
+        let help =
+            format!("write {{{}: ..., {}: ...}} with two different clusters", slots[0], slots[1]);
         decoder.error(codes::SLOTS, node.span, "each slot needs a cluster of its own", help);
         return None;
     }
-    Some(slots.iter().filter_map(|slot| Some((slot.clone(), texts.get(slot.as_str())?.clone()))).collect())
+    Some(
+        slots
+            .iter()
+            .filter_map(|slot| Some((slot.clone(), texts.get(slot.as_str())?.clone())))
+            .collect(),
+    )
 }
 
 fn decode_checks(decoder: &mut Decoder, node: &Node) -> Option<BTreeMap<String, FleetCheck>> {
@@ -402,13 +566,24 @@ fn decode_checks(decoder: &mut Decoder, node: &Node) -> Option<BTreeMap<String, 
     for (key, node) in entries.iter().take(CHECKS_MAX) {
         let Some(mut fields) = decoder.fields(node) else { continue };
         let http = fields.get(decoder, "http", decode_http_check);
-        let command = fields.get(decoder, "command", |decoder, node| decoder.each(node, Decoder::text));
+        let command =
+            fields.get(decoder, "command", |decoder, node| decoder.each(node, Decoder::text));
         if fields.key_span("http").is_some() == fields.key_span("command").is_some() {
             let help = "`http: {url: ...}` or `command: [program, argument]`";
-            decoder.error(codes::MISSING_KEY, key.span, "a check needs exactly one of `http` and `command`", help);
+            decoder.error(
+                codes::MISSING_KEY,
+                key.span,
+                "a check needs exactly one of `http` and `command`",
+                help,
+            );
         }
         if matches!(&command, Some(command) if command.is_empty()) {
-            decoder.error(codes::INVALID_VALUE, node.span, "a command needs at least its program", "");
+            decoder.error(
+                codes::INVALID_VALUE,
+                node.span,
+                "a command needs at least its program",
+                "",
+            );
         }
         fields.finish(decoder);
         if let Some(check) = http.or(command.map(FleetCheck::Command)) {
@@ -430,7 +605,9 @@ fn decode_xds(decoder: &mut Decoder, node: &Node) -> Option<Xds> {
     let mut fields = decoder.fields(node)?;
     let parse = |text: &str| text.parse::<std::net::SocketAddr>();
     let help = "write an IP address and a port such as 127.0.0.1:18000";
-    let listen = fields.require(decoder, "listen", |decoder, node| decoder.parsed(node, codes::INVALID_VALUE, help, parse));
+    let listen = fields.require(decoder, "listen", |decoder, node| {
+        decoder.parsed(node, codes::INVALID_VALUE, help, parse)
+    });
     let tls = fields.get(decoder, "tls", |decoder, node| {
         let mut fields = decoder.fields(node)?;
         let certificate = fields.require(decoder, "certificate", Decoder::text);
@@ -453,5 +630,6 @@ fn decode_xds(decoder: &mut Decoder, node: &Node) -> Option<Xds> {
 /// Whether `share` is that of a largest region while a smaller one exists.
 #[must_use]
 pub fn is_largest(share: Weight, regions: &BTreeMap<RegionName, Region>) -> bool {
-    regions.values().all(|region| region.share <= share) && regions.values().any(|region| region.share < share)
+    regions.values().all(|region| region.share <= share)
+        && regions.values().any(|region| region.share < share)
 }

@@ -44,7 +44,12 @@ pub fn fleet_from_text(name: &str, text: &str) -> (Option<Fleet>, Diagnostics) {
 ///
 /// The plan is there exactly when no problem is an error. Problems of the fleet itself are not repeated.
 #[must_use]
-pub fn load_plan(pipeline: &Path, analyses: &Path, fleet: &Fleet, service: &ServiceName) -> (Option<Plan>, Diagnostics) {
+pub fn load_plan(
+    pipeline: &Path,
+    analyses: &Path,
+    fleet: &Fleet,
+    service: &ServiceName,
+) -> (Option<Plan>, Diagnostics) {
     let mut problems = Diagnostics::default();
     let files = analysis_texts(analyses, &mut problems);
     let text = match file::read(pipeline) {
@@ -69,8 +74,11 @@ pub fn plan_from_text(
     service: &ServiceName,
 ) -> (Option<Plan>, Diagnostics) {
     let mut problems = Diagnostics::default();
-    let analyses: BTreeMap<AnalysisName, AnalysisFile> = analysis::decode_all(analyses, &mut problems);
-    let Some(pipeline) = pipeline_from_text(name, text, &mut problems) else { return (None, problems) };
+    let analyses: BTreeMap<AnalysisName, AnalysisFile> =
+        analysis::decode_all(analyses, &mut problems);
+    let Some(pipeline) = pipeline_from_text(name, text, &mut problems) else {
+        return (None, problems);
+    };
     let plan = build::plan(&pipeline, &analyses, fleet, service, &mut problems);
     if let Some(plan) = &plan {
         reason::plan(&pipeline, plan, fleet, &mut problems);
@@ -80,7 +88,10 @@ pub fn plan_from_text(
 
 fn pipeline_from_text(name: &str, text: &str, problems: &mut Diagnostics) -> Option<PipelineFile> {
     let mut decoder = Decoder::new(name);
-    let stem = Path::new(name).file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let stem = Path::new(name)
+        .file_stem()
+        .map(|stem| stem.to_string_lossy().into_owned())
+        .unwrap_or_default();
     let pipeline = pipeline::decode(&mut decoder, &stem, text);
     problems.extend(decoder.problems);
     pipeline
@@ -105,13 +116,16 @@ fn analysis_texts(folder: &Path, problems: &mut Diagnostics) -> Vec<(String, Str
     };
     let mut paths: Vec<_> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml") && path.is_file())
+        .filter(|path| {
+            path.extension().is_some_and(|extension| extension == "yaml") && path.is_file()
+        })
         .collect();
     paths.sort();
     paths.truncate(ANALYSES_MAX);
     let mut files = Vec::new();
     for path in paths {
-        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let stem =
+            path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         match file::read(&path) {
             Ok(text) => files.push((stem, file::shown_path(&path), text)),
             Err(problem) => problems.push(problem),

@@ -4,8 +4,8 @@ use super::codes;
 use super::decode::{Decoder, Fields, Spanned};
 use super::file::{self, Node, Span, Value};
 use super::plan::{
-    ManualRollback, OnApprovalTimeout, OnFail, OnMissing, OnNonconcurrent, OnSourceError, OnUndecided, Policy,
-    Promotion,
+    ManualRollback, OnApprovalTimeout, OnFail, OnMissing, OnNonconcurrent, OnSourceError,
+    OnUndecided, Policy, Promotion,
 };
 use crate::units::{Millis, PipelineName, RegionName, StageName, Weight};
 
@@ -100,7 +100,14 @@ pub fn decode(decoder: &mut Decoder, stem: &str, text: &str) -> Option<PipelineF
     let name = match fields.take("name") {
         Some(node) => decoder.name(node),
         None => PipelineName::new(stem)
-            .map_err(|error| decoder.error(codes::INVALID_NAME, Span::START, error.to_string(), "rename the file, or give it a `name`"))
+            .map_err(|error| {
+                decoder.error(
+                    codes::INVALID_NAME,
+                    Span::START,
+                    error.to_string(),
+                    "rename the file, or give it a `name`",
+                )
+            })
             .ok(),
     };
     let stages = fields.require(decoder, "regional_stages", decode_stages).unwrap_or_default();
@@ -114,7 +121,12 @@ pub fn decode(decoder: &mut Decoder, stem: &str, text: &str) -> Option<PipelineF
     for key in ["steps", "max_parallel_regions", "gates"] {
         if let Some(span) = fields.key_span(key) {
             let _ = fields.take(key);
-            decoder.error(codes::UNKNOWN_KEY, span, format!("`{key}` belongs into a stage"), "move it into the stages it is meant for");
+            decoder.error(
+                codes::UNKNOWN_KEY,
+                span,
+                format!("`{key}` belongs into a stage"),
+                "move it into the stages it is meant for",
+            );
         }
     }
     fields.refuse(decoder, &LATER);
@@ -139,7 +151,12 @@ fn decode_stages(decoder: &mut Decoder, node: &Node) -> Option<Vec<StageFile>> {
         return None;
     };
     if entries.is_empty() || entries.len() > 50 {
-        decoder.error(codes::STAGES, node.span, format!("a pipeline has 1 to 50 stages, not {}", entries.len()), "");
+        decoder.error(
+            codes::STAGES,
+            node.span,
+            format!("a pipeline has 1 to 50 stages, not {}", entries.len()),
+            "",
+        );
     }
     let mut stages = Vec::new();
     for (key, node) in entries.iter().take(50) {
@@ -151,7 +168,12 @@ fn decode_stages(decoder: &mut Decoder, node: &Node) -> Option<Vec<StageFile>> {
     Some(stages)
 }
 
-fn decode_stage(decoder: &mut Decoder, name: StageName, span: Span, node: &Node) -> Option<StageFile> {
+fn decode_stage(
+    decoder: &mut Decoder,
+    name: StageName,
+    span: Span,
+    node: &Node,
+) -> Option<StageFile> {
     let mut fields = decoder.fields(node)?;
     fields.span = span;
     let regions = fields.require(decoder, "regions", |decoder, node| {
@@ -166,7 +188,12 @@ fn decode_stage(decoder: &mut Decoder, name: StageName, span: Span, node: &Node)
     let weight = fields.require(decoder, "traffic_percentage", |decoder, node| {
         let value = decoder.weight(node)?;
         if value.is_zero() {
-            decoder.error(codes::INVALID_WEIGHT, node.span, "a stage without traffic shows nothing", "");
+            decoder.error(
+                codes::INVALID_WEIGHT,
+                node.span,
+                "a stage without traffic shows nothing",
+                "",
+            );
         }
         Some(Spanned { value, span: node.span })
     });
@@ -177,9 +204,14 @@ fn decode_stage(decoder: &mut Decoder, name: StageName, span: Span, node: &Node)
         }
         Some(Spanned { value, span: node.span })
     });
-    let criteria = fields.get(decoder, "validation_criteria", |decoder, node| decoder.each(node, Decoder::spanned_text));
-    let steps = fields.get(decoder, "steps", |decoder, node| decoder.each(node, decode_step)).unwrap_or_default();
-    let parallel = fields.get(decoder, "max_parallel_regions", |decoder, node| decoder.count(node, 1, 200));
+    let criteria = fields.get(decoder, "validation_criteria", |decoder, node| {
+        decoder.each(node, Decoder::spanned_text)
+    });
+    let steps = fields
+        .get(decoder, "steps", |decoder, node| decoder.each(node, decode_step))
+        .unwrap_or_default();
+    let parallel =
+        fields.get(decoder, "max_parallel_regions", |decoder, node| decoder.count(node, 1, 200));
     let own = decode_defaults(decoder, &mut fields);
     let gate = fields.get(decoder, "gates", decode_gate);
     refuse_misplaced(decoder, &mut fields);
@@ -216,7 +248,12 @@ fn decode_step(decoder: &mut Decoder, node: &Node) -> Option<StepFile> {
 fn decode_gate(decoder: &mut Decoder, node: &Node) -> Option<String> {
     let mut texts = decoder.each(node, Decoder::text)?;
     if texts.len() != 1 {
-        decoder.error(codes::INVALID_VALUE, node.span, "a stage has one gate", "write one text: what the person confirms with `promote`");
+        decoder.error(
+            codes::INVALID_VALUE,
+            node.span,
+            "a stage has one gate",
+            "write one text: what the person confirms with `promote`",
+        );
         return None;
     }
     texts.pop()
@@ -225,7 +262,14 @@ fn decode_gate(decoder: &mut Decoder, node: &Node) -> Option<String> {
 /// Keys that are known, but stand beside the stages.
 fn refuse_misplaced(decoder: &mut Decoder, fields: &mut Fields<'_>) {
     let keys = [
-        "holdback", "on_fail", "on_missing", "on_source_error", "on_nonconcurrent", "alpha", "beta", "promotion",
+        "holdback",
+        "on_fail",
+        "on_missing",
+        "on_source_error",
+        "on_nonconcurrent",
+        "alpha",
+        "beta",
+        "promotion",
         "keep_previous",
     ];
     for key in keys {
@@ -238,11 +282,20 @@ fn refuse_misplaced(decoder: &mut Decoder, fields: &mut Fields<'_>) {
 }
 
 fn decode_defaults(decoder: &mut Decoder, fields: &mut Fields<'_>) -> StageDefaults {
-    let choices = [("wait", OnUndecided::Wait), ("carry", OnUndecided::Carry), ("proceed", OnUndecided::Proceed)];
+    let choices = [
+        ("wait", OnUndecided::Wait),
+        ("carry", OnUndecided::Carry),
+        ("proceed", OnUndecided::Proceed),
+    ];
     StageDefaults {
-        min_requests: fields.get(decoder, "min_requests", |decoder, node| decoder.whole(node, 1, 1_000_000_000_000)),
-        max_duration: fields.get(decoder, "max_duration", |decoder, node| Some((decoder.positive(node)?, node.span))),
-        on_undecided: fields.get(decoder, "on_undecided", |decoder, node| decoder.choice(node, &choices)),
+        min_requests: fields.get(decoder, "min_requests", |decoder, node| {
+            decoder.whole(node, 1, 1_000_000_000_000)
+        }),
+        max_duration: fields.get(decoder, "max_duration", |decoder, node| {
+            Some((decoder.positive(node)?, node.span))
+        }),
+        on_undecided: fields
+            .get(decoder, "on_undecided", |decoder, node| decoder.choice(node, &choices)),
     }
 }
 
@@ -254,15 +307,21 @@ fn decode_policy(decoder: &mut Decoder, fields: &mut Fields<'_>) -> Policy {
     Policy {
         alpha: fields.get(decoder, "alpha", decode_chance).unwrap_or(default.alpha),
         beta: fields.get(decoder, "beta", decode_chance).unwrap_or(default.beta),
-        on_fail: fields.get(decoder, "on_fail", |decoder, node| decoder.choice(node, &ON_FAIL)).unwrap_or(default.on_fail),
+        on_fail: fields
+            .get(decoder, "on_fail", |decoder, node| decoder.choice(node, &ON_FAIL))
+            .unwrap_or(default.on_fail),
         on_missing: fields.get(decoder, "on_missing", decode_missing).unwrap_or(default.on_missing),
-        on_source_error: fields.get(decoder, "on_source_error", decode_source_error).unwrap_or(default.on_source_error),
+        on_source_error: fields
+            .get(decoder, "on_source_error", decode_source_error)
+            .unwrap_or(default.on_source_error),
         on_nonconcurrent: fields
             .get(decoder, "on_nonconcurrent", |decoder, node| decoder.choice(node, &nonconcurrent))
             .unwrap_or(default.on_nonconcurrent),
         promotion: fields.get(decoder, "promotion", decode_promotion).unwrap_or(default.promotion),
         holdback: fields.get(decoder, "holdback", decode_holdback).unwrap_or(default.holdback),
-        keep_previous: fields.get(decoder, "keep_previous", Decoder::duration).unwrap_or(default.keep_previous),
+        keep_previous: fields
+            .get(decoder, "keep_previous", Decoder::duration)
+            .unwrap_or(default.keep_previous),
     }
 }
 
@@ -275,7 +334,12 @@ fn decode_chance(decoder: &mut Decoder, node: &Node) -> Option<f64> {
     match chance {
         Ok(chance) if chance >= 1e-6 && chance <= 0.5 => Some(chance),
         _ => {
-            decoder.error(codes::INVALID_VALUE, node.span, "a chance lies between 0.000001 and 0.5", "write for example 0.01 or 1%");
+            decoder.error(
+                codes::INVALID_VALUE,
+                node.span,
+                "a chance lies between 0.000001 and 0.5",
+                "write for example 0.01 or 1%",
+            );
             None
         }
     }
@@ -293,7 +357,12 @@ fn decode_holdback(decoder: &mut Decoder, node: &Node) -> Option<Weight> {
 fn decode_promotion(decoder: &mut Decoder, node: &Node) -> Option<Promotion> {
     if matches!(&node.value, Value::Scalar { text, .. } if text == "refill") {
         let help = "use `swap`: the slot at 100% takes the role stable";
-        decoder.error(codes::NOT_AVAILABLE, node.span, "`promotion: refill` is not available yet", help);
+        decoder.error(
+            codes::NOT_AVAILABLE,
+            node.span,
+            "`promotion: refill` is not available yet",
+            help,
+        );
         return None;
     }
     decoder.choice(node, &[("swap", Promotion::Swap)])
@@ -308,7 +377,10 @@ fn decode_missing(decoder: &mut Decoder, node: &Node) -> Option<OnMissing> {
     let action = fields.get(decoder, "action", |decoder, node| decoder.choice(node, &ON_FAIL));
     let after = fields.get(decoder, "after", Decoder::duration);
     fields.finish(decoder);
-    Some(OnMissing { action: action.unwrap_or(default.action), after: after.unwrap_or(default.after) })
+    Some(OnMissing {
+        action: action.unwrap_or(default.action),
+        after: after.unwrap_or(default.after),
+    })
 }
 
 fn decode_source_error(decoder: &mut Decoder, node: &Node) -> Option<OnSourceError> {
@@ -340,7 +412,9 @@ impl Rollback {
     fn decode(&mut self, decoder: &mut Decoder, node: &Node) {
         let Some(mut fields) = decoder.fields(node) else { return };
         self.triggers_span = fields.key_span("automatic_rollback_triggers");
-        let triggers = fields.get(decoder, "automatic_rollback_triggers", |decoder, node| decoder.each(node, Decoder::spanned_text));
+        let triggers = fields.get(decoder, "automatic_rollback_triggers", |decoder, node| {
+            decoder.each(node, Decoder::spanned_text)
+        });
         self.triggers = triggers.unwrap_or_default();
         if let Some(node) = fields.take("manual_rollback_authorization") {
             self.authorization(decoder, node);
@@ -356,7 +430,12 @@ impl Rollback {
                 for item in list {
                     match &item.value {
                         Value::Map(map) if map.len() == 1 => entries.extend(map.iter().cloned()),
-                        _ => decoder.error(codes::WRONG_TYPE, item.span, "expected one `key: value`", ""),
+                        _ => decoder.error(
+                            codes::WRONG_TYPE,
+                            item.span,
+                            "expected one `key: value`",
+                            "",
+                        ),
                     }
                 }
             }
@@ -368,14 +447,19 @@ impl Rollback {
         }
         for (index, (key, _)) in entries.iter().enumerate() {
             if entries[..index].iter().any(|(other, _)| other.text == key.text) {
-                let message = format!("the key `{}` stands here a second time", crate::units::shown(&key.text));
+                let message = format!(
+                    "the key `{}` stands here a second time",
+                    crate::units::shown(&key.text)
+                );
                 decoder.error(codes::DUPLICATE_KEY, key.span, message, "remove one of the two");
             }
         }
         let mut fields = Fields::new(node.span, &entries);
         let timeout = [("proceed", OnApprovalTimeout::Proceed), ("hold", OnApprovalTimeout::Hold)];
         self.approvers_span = fields.key_span("required_approvers");
-        if let Some(count) = fields.get(decoder, "required_approvers", |decoder, node| decoder.count(node, 1, 20)) {
+        if let Some(count) =
+            fields.get(decoder, "required_approvers", |decoder, node| decoder.count(node, 1, 20))
+        {
             self.manual.required_approvers = count;
         }
         if let Some(time) = fields.get(decoder, "maximum_rollback_time", Decoder::positive) {
@@ -384,7 +468,9 @@ impl Rollback {
         if let Some(text) = fields.get(decoder, "communication_protocol", Decoder::text) {
             self.manual.communication_protocol = text;
         }
-        if let Some(what) = fields.get(decoder, "on_approval_timeout", |decoder, node| decoder.choice(node, &timeout)) {
+        if let Some(what) = fields
+            .get(decoder, "on_approval_timeout", |decoder, node| decoder.choice(node, &timeout))
+        {
             self.manual.on_approval_timeout = what;
         }
         fields.finish(decoder);

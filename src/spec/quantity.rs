@@ -52,12 +52,16 @@ pub fn duration(text: &str) -> Result<Millis, Error> {
         let after = after.strip_prefix(['_', ' ']).unwrap_or(after);
         let end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
         let (unit, after) = after.split_at(end);
-        let (_, factor) = UNITS.iter().find(|(names, _)| names.contains(&unit)).ok_or_else(wrong)?;
+        let (_, factor) =
+            UNITS.iter().find(|(names, _)| names.contains(&unit)).ok_or_else(wrong)?;
         if number.is_empty() || *factor >= unit_before {
             return Err(wrong());
         }
         let number: u64 = number.parse().map_err(|_| too_long())?;
-        sum = number.checked_mul(*factor).and_then(|part| sum.checked_add(part)).ok_or_else(too_long)?;
+        sum = number
+            .checked_mul(*factor)
+            .and_then(|part| sum.checked_add(part))
+            .ok_or_else(too_long)?;
         unit_before = *factor;
         let next = after.strip_prefix('_').unwrap_or(after);
         if next.is_empty() && !after.is_empty() {
@@ -105,7 +109,8 @@ pub enum Limit {
 pub fn limit(text: &str) -> Result<Limit, Error> {
     let text = text.trim();
     let wrong = || Error::Limit(shown(text));
-    let relative = text.strip_suffix("relative").map(str::trim_end).filter(|rest| rest.ends_with('%'));
+    let relative =
+        text.strip_suffix("relative").map(str::trim_end).filter(|rest| rest.ends_with('%'));
     let (body, is_relative) = relative.map_or((text, false), |rest| (rest, true));
     if let Some(percent) = body.strip_suffix('%') {
         let percent = number(percent).map_err(|_| wrong())?;
@@ -114,7 +119,10 @@ pub fn limit(text: &str) -> Result<Limit, Error> {
     if let Some(points) = body.strip_suffix("pp") {
         return number(points).map(Limit::Points).map_err(|_| wrong());
     }
-    number(body).map(Limit::Number).or_else(|_| duration(body).map(Limit::Time)).map_err(|_| wrong())
+    number(body)
+        .map(Limit::Number)
+        .or_else(|_| duration(body).map(Limit::Time))
+        .map_err(|_| wrong())
 }
 
 #[cfg(test)]
@@ -137,7 +145,10 @@ mod tests {
         for (text, ms) in cases {
             assert_eq!(duration(text), Ok(Millis(ms)), "{text}");
         }
-        for text in ["", "5", "s", "5x", "-5s", "5.5s", "30m1h", "1h1h", "5s_", "_5s", "5__s", "∞", "5 5", "1e9s"] {
+        for text in [
+            "", "5", "s", "5x", "-5s", "5.5s", "30m1h", "1h1h", "5s_", "_5s", "5__s", "∞", "5 5",
+            "1e9s",
+        ] {
             assert!(matches!(duration(text), Err(Error::Duration(_))), "{text:?}");
         }
         for text in ["999999999d", "99999999999999999999999s", "366d", "18446744073709551615ms"] {

@@ -38,7 +38,14 @@ fn failover(name: &RegionName, region: &Region, problems: &mut Diagnostics) {
         probe.interval, probe.failures
     );
     let help = "probe more often, shorten the DNS lifetime, or promise less";
-    problems.push(finding(Severity::Warning, codes::FAILOVER_TOO_SLOW, probe.at.clone(), 8, message, help));
+    problems.push(finding(
+        Severity::Warning,
+        codes::FAILOVER_TOO_SLOW,
+        probe.at.clone(),
+        8,
+        message,
+        help,
+    ));
 }
 
 /// What a pipeline asks that does not make sense for this fleet.
@@ -62,7 +69,14 @@ struct Reasoner<'a> {
 }
 
 impl Reasoner<'_> {
-    fn say(&mut self, severity: Severity, code: &'static str, span: Span, message: String, help: &str) {
+    fn say(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        span: Span,
+        message: String,
+        help: &str,
+    ) {
         let location = span.location(&self.pipeline.file);
         self.problems.push(finding(severity, code, location, span.length, message, help));
     }
@@ -71,7 +85,14 @@ impl Reasoner<'_> {
         self.say(Severity::Warning, code, span, message, help);
     }
 
-    fn warn_at(&mut self, code: &'static str, at: &Location, length: u32, message: String, help: &str) {
+    fn warn_at(
+        &mut self,
+        code: &'static str,
+        at: &Location,
+        length: u32,
+        message: String,
+        help: &str,
+    ) {
         self.warn(code, Span { line: at.line, column: at.column, length }, message, help);
     }
 
@@ -79,7 +100,9 @@ impl Reasoner<'_> {
         let (plan, triggers) = (self.plan, &self.plan.triggers);
         for (index, trigger) in triggers.iter().enumerate() {
             let tighter = triggers.iter().enumerate().find(|(other, tighter)| {
-                *other != index && same_measure(plan, trigger, tighter) && fires_first(&tighter.test, &trigger.test)
+                *other != index
+                    && same_measure(plan, trigger, tighter)
+                    && fires_first(&tighter.test, &trigger.test)
             });
             let Some((_, tighter)) = tighter else { continue };
             let message = format!(
@@ -89,7 +112,13 @@ impl Reasoner<'_> {
                 at_which(&tighter.test)
             );
             let help = format!("drop it, or give it a tighter limit than line {}", tighter.at.line);
-            self.warn_at(codes::DOMINATED_TRIGGER, &trigger.at, length(&trigger.text), message, &help);
+            self.warn_at(
+                codes::DOMINATED_TRIGGER,
+                &trigger.at,
+                length(&trigger.text),
+                message,
+                &help,
+            );
         }
     }
 
@@ -99,9 +128,16 @@ impl Reasoner<'_> {
         }
         let plan = self.plan;
         for criterion in plan.stages.iter().flat_map(|stage| &stage.criteria) {
-            let same: Vec<&Criterion> = plan.triggers.iter().filter(|trigger| trigger.analysis == criterion.analysis).collect();
+            let same: Vec<&Criterion> = plan
+                .triggers
+                .iter()
+                .filter(|trigger| trigger.analysis == criterion.analysis)
+                .collect();
             let closed = same.iter().any(|trigger| trigger.test == criterion.test);
-            let Some(trigger) = same.first().filter(|_| !closed && criterion.test.is_statistical()) else { continue };
+            let Some(trigger) = same.first().filter(|_| !closed && criterion.test.is_statistical())
+            else {
+                continue;
+            };
             let message = format!(
                 "between {} and {} only `on_fail` decides",
                 at_limit(&criterion.test),
@@ -116,17 +152,33 @@ impl Reasoner<'_> {
     }
 
     fn first_wave(&mut self) {
-        let Some((step, stage)) = self.plan.stages.first().and_then(|s| s.steps.first()).zip(self.pipeline.stages.first()) else {
+        let Some((step, stage)) = self
+            .plan
+            .stages
+            .first()
+            .and_then(|s| s.steps.first())
+            .zip(self.pipeline.stages.first())
+        else {
             return;
         };
         let largest = stage.regions.iter().find(|region| {
             let share = self.fleet.regions.get(&region.value).map(|region| region.share);
-            step.weights.contains_key(&region.value) && share.is_some_and(|share| is_largest(share, &self.fleet.regions))
+            step.weights.contains_key(&region.value)
+                && share.is_some_and(|share| is_largest(share, &self.fleet.regions))
         });
         if let Some(region) = largest {
-            let share = self.fleet.regions.get(&region.value).map_or(Weight::ZERO, |region| region.share);
-            let message = format!("the first wave is the largest region: {} has {share} of all users", region.value);
-            self.warn(codes::FIRST_WAVE_LARGEST, region.span, message, "start with a smaller region");
+            let share =
+                self.fleet.regions.get(&region.value).map_or(Weight::ZERO, |region| region.share);
+            let message = format!(
+                "the first wave is the largest region: {} has {share} of all users",
+                region.value
+            );
+            self.warn(
+                codes::FIRST_WAVE_LARGEST,
+                region.span,
+                message,
+                "start with a smaller region",
+            );
         }
     }
 
@@ -138,7 +190,9 @@ impl Reasoner<'_> {
                 for (region, weight) in &step.weights {
                     let had = before.insert(region, *weight).unwrap_or_default();
                     if had.is_zero() && weight.hundredths() >= JUMP_HUNDREDTHS {
-                        let message = format!("{region} goes from 0 to {weight} in one step, without a canary");
+                        let message = format!(
+                            "{region} goes from 0 to {weight} in one step, without a canary"
+                        );
                         let help = "add `steps: [5, 25]` to the stage, with `max_parallel_regions: 1` to go region by region";
                         self.warn(codes::NO_CANARY, region_span(file, region), message, help);
                     }
@@ -150,9 +204,16 @@ impl Reasoner<'_> {
     fn outlasts_ci(&mut self) {
         let bakes = self.plan.stages.iter().flat_map(|stage| &stage.steps).map(|step| step.bake);
         let total = bakes.fold(Millis::ZERO, Millis::plus);
-        let span = self.pipeline.stages.last().and_then(|stage| stage.duration.as_ref()).map(|duration| duration.span);
+        let span = self
+            .pipeline
+            .stages
+            .last()
+            .and_then(|stage| stage.duration.as_ref())
+            .map(|duration| duration.span);
         if let Some(span) = span.filter(|_| total > CI_JOB_MAX) {
-            let message = format!("all bakes together take {total} and outlast a hosted CI job ({CI_JOB_MAX})");
+            let message = format!(
+                "all bakes together take {total} and outlast a hosted CI job ({CI_JOB_MAX})"
+            );
             let help = "run it on a machine of your own, or shorten the stages";
             self.warn(codes::OUTLASTS_CI, span, message, help);
         }
@@ -166,9 +227,17 @@ impl Reasoner<'_> {
             if stage.criteria.iter().any(|criterion| criterion.test.is_statistical()) {
                 proven.extend(&stage.regions);
             }
-            for region in stage.regions.iter().filter(|region| stage.weight >= full && !proven.contains(region)) {
-                let message = format!("{region} reaches {} although no statistical criterion is asked there", stage.weight);
-                let help = "add a criterion such as `error_rate_increase < 1%` to a stage that names it";
+            for region in stage
+                .regions
+                .iter()
+                .filter(|region| stage.weight >= full && !proven.contains(region))
+            {
+                let message = format!(
+                    "{region} reaches {} although no statistical criterion is asked there",
+                    stage.weight
+                );
+                let help =
+                    "add a criterion such as `error_rate_increase < 1%` to a stage that names it";
                 self.warn(codes::UNPROVEN_REGION, region_span(file, region), message, help);
             }
         }
@@ -189,7 +258,9 @@ impl Reasoner<'_> {
     fn approvals(&mut self) {
         let count = self.plan.manual_rollback.required_approvers;
         if let Some(span) = self.pipeline.approvers_span.filter(|_| count > 1) {
-            let message = format!("the {count} approvers of a manual rollback are not enforced for a local run");
+            let message = format!(
+                "the {count} approvers of a manual rollback are not enforced for a local run"
+            );
             let help = "a local run asks for the owner of its socket and records `approval not enforced: local run`";
             self.say(Severity::Note, codes::APPROVAL_NOT_ENFORCED, span, message, help);
         }
@@ -209,14 +280,20 @@ fn same_measure(plan: &Plan, left: &Criterion, right: &Criterion) -> bool {
 
 fn same_events(left: &Analysis, right: &Analysis) -> bool {
     let parts = |analysis: &Analysis| match &analysis.measurement {
-        Measurement::Proportion { part, part_is_good, total, .. } => Some((part.clone(), *part_is_good, total.clone())),
+        Measurement::Proportion { part, part_is_good, total, .. } => {
+            Some((part.clone(), *part_is_good, total.clone()))
+        }
         _ => None,
     };
     let (Some(left), Some(right)) = (parts(left), parts(right)) else { return false };
     if !selector::same(&left.2, &right.2) {
         return false;
     }
-    if left.1 == right.1 { selector::same(&left.0, &right.0) } else { selector::complementary(&left.0, &right.0) }
+    if left.1 == right.1 {
+        selector::same(&left.0, &right.0)
+    } else {
+        selector::complementary(&left.0, &right.0)
+    }
 }
 
 /// Whether `tighter` is always beyond its limit when `laxer` is.
@@ -225,18 +302,27 @@ fn fires_first(tighter: &Test, laxer: &Test) -> bool {
         (Test::Rate { factor: a, offset: b }, Test::Rate { factor, offset }) => {
             a <= factor && b <= offset && (a < factor || b < offset)
         }
-        (Test::QuantileRatio { quantile: p, ratio: a }, Test::QuantileRatio { quantile, ratio }) => p == quantile && a < ratio,
-        (Test::QuantileLimit { quantile: p, limit: a }, Test::QuantileLimit { quantile, limit }) => p == quantile && a < limit,
-        (Test::Level { higher_is_better: a, limit: b }, Test::Level { higher_is_better, limit }) => {
-            a == higher_is_better && if *a { b > limit } else { b < limit }
-        }
+        (
+            Test::QuantileRatio { quantile: p, ratio: a },
+            Test::QuantileRatio { quantile, ratio },
+        ) => p == quantile && a < ratio,
+        (
+            Test::QuantileLimit { quantile: p, limit: a },
+            Test::QuantileLimit { quantile, limit },
+        ) => p == quantile && a < limit,
+        (
+            Test::Level { higher_is_better: a, limit: b },
+            Test::Level { higher_is_better, limit },
+        ) => a == higher_is_better && if *a { b > limit } else { b < limit },
         _ => false,
     }
 }
 
 fn at_which(test: &Test) -> String {
     match test {
-        Test::Rate { factor, offset } if *factor == 0.0 => format!("from {} % of bad events on", percent(*offset)),
+        Test::Rate { factor, offset } if *factor == 0.0 => {
+            format!("from {} % of bad events on", percent(*offset))
+        }
         _ => format!("from {} on", at_limit(test)),
     }
 }
@@ -244,7 +330,9 @@ fn at_which(test: &Test) -> String {
 fn at_limit(test: &Test) -> String {
     match test {
         Test::Rate { factor, offset } if *factor == 0.0 => format!("{} %", percent(*offset)),
-        Test::Rate { factor, offset } if *offset == 0.0 => format!("+{} % relative", percent(factor - 1.0)),
+        Test::Rate { factor, offset } if *offset == 0.0 => {
+            format!("+{} % relative", percent(factor - 1.0))
+        }
         Test::Rate { offset, .. } => format!("+{} %", percent(*offset)),
         Test::QuantileRatio { ratio, .. } => format!("+{} %", percent(ratio - 1.0)),
         Test::QuantileLimit { limit, .. } | Test::Level { limit, .. } => limit.to_string(),

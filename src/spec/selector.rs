@@ -125,9 +125,13 @@ pub fn same(left: &str, right: &str) -> bool {
 #[must_use]
 pub fn complementary(left: &str, right: &str) -> bool {
     let Some((left, right)) = matchers_of(left).zip(matchers_of(right)) else { return false };
-    let only = |of: &BTreeSet<Parts>, other: &BTreeSet<Parts>| -> Vec<Parts> { of.difference(other).cloned().collect() };
+    let only = |of: &BTreeSet<Parts>, other: &BTreeSet<Parts>| -> Vec<Parts> {
+        of.difference(other).cloned().collect()
+    };
     let (left, right) = (only(&left, &right), only(&right, &left));
-    let ([(name, operator, value)], [(other_name, other_operator, other_value)]) = (&left[..], &right[..]) else {
+    let ([(name, operator, value)], [(other_name, other_operator, other_value)]) =
+        (&left[..], &right[..])
+    else {
         return false;
     };
     let turned = match operator.as_str() {
@@ -147,7 +151,8 @@ fn matchers_of(text: &str) -> Option<BTreeSet<Parts>> {
     if !selector.matchers.or_matchers.is_empty() {
         return None;
     }
-    let parts = |matcher: &Matcher| (matcher.name.clone(), matcher.op.to_string(), matcher.value.clone());
+    let parts =
+        |matcher: &Matcher| (matcher.name.clone(), matcher.op.to_string(), matcher.value.clone());
     let name = selector.name.map(|name| ("__name__".to_owned(), "=".to_owned(), name));
     Some(selector.matchers.matchers.iter().map(parts).chain(name).collect())
 }
@@ -200,7 +205,8 @@ pub fn arm_variables(
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
     variables.extend(region.labels.clone());
-    let own = service.metrics.iter().map(|(name, template)| (name.clone(), fill(template, &values)));
+    let own =
+        service.metrics.iter().map(|(name, template)| (name.clone(), fill(template, &values)));
     variables.extend(own);
     variables
 }
@@ -214,7 +220,10 @@ pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
         let (before, from) = rest.split_at(open);
         filled.push_str(before);
         let known = from.find('}').and_then(|close| {
-            let value = values.iter().find(|(name, _)| *name == &from[1..close]).map(|(_, value)| *value)?;
+            let value = values
+                .iter()
+                .find(|(name, _)| *name == &from[1..close])
+                .map(|(_, value)| *value)?;
             Some((value, close))
         });
         let (text, length) = known.map_or(("{", 1), |(value, close)| (value, close + 1));
@@ -226,7 +235,10 @@ pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
 
 fn parse(text: &str) -> Result<Expr, Error> {
     if text.len() > TEXT_BYTES_MAX {
-        return Err(Error::TooLarge(format!("{} bytes are more than {TEXT_BYTES_MAX}", text.len())));
+        return Err(Error::TooLarge(format!(
+            "{} bytes are more than {TEXT_BYTES_MAX}",
+            text.len()
+        )));
     }
     if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t' | '\r')) {
         return Err(Error::Syntax("it holds control characters".to_owned()));
@@ -288,7 +300,8 @@ fn limit(expression: &mut Expr) -> Result<(), Error> {
         };
         if range > RANGE_MAX {
             let seconds = range.as_secs();
-            problem.get_or_insert(Error::Range(crate::units::Millis::from_secs(seconds).to_string()));
+            problem
+                .get_or_insert(Error::Range(crate::units::Millis::from_secs(seconds).to_string()));
         }
     });
     visit_selectors(expression, &mut |selector| {
@@ -450,13 +463,19 @@ mod tests {
     use super::*;
 
     fn variables(version: &str) -> BTreeMap<String, String> {
-        let pairs = [("service", "api"), ("region", "us-east-1"), ("version", version), ("track", "canary")];
+        let pairs = [
+            ("service", "api"),
+            ("region", "us-east-1"),
+            ("version", version),
+            ("track", "canary"),
+        ];
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
     #[test]
     fn variables_become_label_values() {
-        let text = r#"http_requests_total{service="$service", version="v-${version}x", code=~"5.."}"#;
+        let text =
+            r#"http_requests_total{service="$service", version="v-${version}x", code=~"5.."}"#;
         assert_eq!(check(text).unwrap().into_iter().collect::<Vec<_>>(), ["service", "version"]);
         assert_eq!(
             bind(text, &variables("2")).unwrap(),
@@ -470,7 +489,9 @@ mod tests {
         let bound = bind(r#"m{version="$version"}"#, &variables(attack)).unwrap();
         assert_eq!(bound, r#"m{version="x\"} or vector(0) #"}"#);
         match parser::parse(&bound).unwrap() {
-            Expr::VectorSelector(selector) => assert_eq!(selector.matchers.matchers[0].value, attack),
+            Expr::VectorSelector(selector) => {
+                assert_eq!(selector.matchers.matchers[0].value, attack)
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -527,16 +548,35 @@ mod tests {
 
     #[test]
     fn nonsense_is_an_error_and_never_a_panic() {
-        for text in ["", "{", "m{", "m{a=}", "\0", "$service", "m{$a=\"x\"}", "m{a=~\"(\"}", "é", "`", "~\"", "m{a=\"\\"] {
+        for text in [
+            "",
+            "{",
+            "m{",
+            "m{a=}",
+            "\0",
+            "$service",
+            "m{$a=\"x\"}",
+            "m{a=~\"(\"}",
+            "é",
+            "`",
+            "~\"",
+            "m{a=\"\\",
+        ] {
             assert!(check(text).is_err(), "{text:?}");
         }
-        assert_eq!(bind(r#"m{a="$nope"}"#, &variables("1")), Err(Error::Unknown("nope".to_owned())));
+        assert_eq!(
+            bind(r#"m{a="$nope"}"#, &variables("1")),
+            Err(Error::Unknown("nope".to_owned()))
+        );
         let long = "x".repeat(300);
         assert!(matches!(bind(r#"m{a="$version"}"#, &variables(&long)), Err(Error::Value(_))));
     }
 
     #[test]
     fn templates_are_filled_once() {
-        assert_eq!(fill("api-{slot}-{x}-{", &[("slot", "{version}"), ("version", "1")]), "api-{version}-{x}-{");
+        assert_eq!(
+            fill("api-{slot}-{x}-{", &[("slot", "{version}"), ("version", "1")]),
+            "api-{version}-{x}-{"
+        );
     }
 }

@@ -25,13 +25,26 @@ pub fn expand(
     for step in &file.steps {
         let highest = ramp.last().map_or(Weight::ZERO, |(weight, _)| *weight);
         if step.weight <= highest || step.weight > weight {
-            let message = format!("a step at {} does not lie between {highest} and the stage's {weight}", step.weight);
-            decoder.error(codes::STEPS_NOT_INCREASING, step.span, message, "steps rise and end with the stage's own weight");
+            let message = format!(
+                "a step at {} does not lie between {highest} and the stage's {weight}",
+                step.weight
+            );
+            decoder.error(
+                codes::STEPS_NOT_INCREASING,
+                step.span,
+                message,
+                "steps rise and end with the stage's own weight",
+            );
         } else if step.weight < weight {
             ramp.push((step.weight, step.duration.unwrap_or(short)));
         } else if step.duration.is_some() {
             let help = "the last step bakes for the `duration` of the stage";
-            decoder.error(codes::STEPS_NOT_INCREASING, step.span, "the last step has no duration of its own", help);
+            decoder.error(
+                codes::STEPS_NOT_INCREASING,
+                step.span,
+                "the last step has no duration of its own",
+                help,
+            );
         }
     }
     ramp.push((weight, short));
@@ -68,7 +81,11 @@ mod tests {
         Weight::from_percent(percent).unwrap()
     }
 
-    fn walk(steps: &[f64], parallel: Option<usize>, before: &[(&str, f64)]) -> Vec<(String, Millis)> {
+    fn walk(
+        steps: &[f64],
+        parallel: Option<usize>,
+        before: &[(&str, f64)],
+    ) -> Vec<(String, Millis)> {
         let span = Span::START;
         let file = StageFile {
             name: StageName::new("s").unwrap(),
@@ -77,7 +94,10 @@ mod tests {
             weight: None,
             criteria: Vec::new(),
             duration: None,
-            steps: steps.iter().map(|&weight| StepFile { span, weight: percent(weight), duration: None }).collect(),
+            steps: steps
+                .iter()
+                .map(|&weight| StepFile { span, weight: percent(weight), duration: None })
+                .collect(),
             max_parallel_regions: parallel,
             own: StageDefaults::default(),
             gate: None,
@@ -89,7 +109,9 @@ mod tests {
         let hour = Millis::from_secs(3_600);
         let steps = expand(&mut decoder, &file, percent(100.0), &regions, hour, &before);
         assert!(decoder.problems.is_empty());
-        let shown = |step: &Step| step.weights.values().map(|w| w.percent().to_string()).collect::<Vec<_>>().join("/");
+        let shown = |step: &Step| {
+            step.weights.values().map(|w| w.percent().to_string()).collect::<Vec<_>>().join("/")
+        };
         steps.iter().map(|step| (shown(step), step.bake)).collect()
     }
 
@@ -100,15 +122,22 @@ mod tests {
 
     #[test]
     fn a_ramp_never_lowers_what_an_earlier_stage_reached() {
-        let walked: Vec<_> = walk(&[10.0, 60.0], None, &[("a", 25.0)]).into_iter().map(|(text, _)| text).collect();
+        let walked: Vec<_> =
+            walk(&[10.0, 60.0], None, &[("a", 25.0)]).into_iter().map(|(text, _)| text).collect();
         assert_eq!(walked, ["25/10", "60/60", "100/100"]);
     }
 
     #[test]
     fn waves_go_region_by_region_and_only_the_last_step_bakes_in_full() {
         let short = Millis::from_secs(360);
-        let expected = [("10", short), ("100", short), ("100/10", short), ("100/100", Millis::from_secs(3_600))];
-        let expected: Vec<_> = expected.iter().map(|(text, bake)| ((*text).to_owned(), *bake)).collect();
+        let expected = [
+            ("10", short),
+            ("100", short),
+            ("100/10", short),
+            ("100/100", Millis::from_secs(3_600)),
+        ];
+        let expected: Vec<_> =
+            expected.iter().map(|(text, bake)| ((*text).to_owned(), *bake)).collect();
         assert_eq!(walk(&[10.0], Some(1), &[]), expected);
     }
 }

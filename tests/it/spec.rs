@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use tidegate::spec::{self, Diagnostics, Severity, codes};
 use tidegate::spec::fleet::Fleet;
 use tidegate::spec::plan::{Plan, Test};
+use tidegate::spec::{self, Diagnostics, Severity, codes};
 use tidegate::units::{ServiceName, Weight};
 
 fn root() -> PathBuf {
@@ -17,13 +17,22 @@ fn text(path: &str) -> String {
 }
 
 fn analyses(folder: &str) -> Vec<(String, String, String)> {
-    let mut paths: Vec<_> = std::fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<_> = std::fs::read_dir(root().join(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     paths.retain(|path| path.is_file());
     paths.sort();
     let stem = |path: &Path| path.file_stem().unwrap().to_str().unwrap().to_owned();
     paths
         .iter()
-        .map(|path| (stem(path), format!("{folder}/{}.yaml", stem(path)), std::fs::read_to_string(path).unwrap()))
+        .map(|path| {
+            (
+                stem(path),
+                format!("{folder}/{}.yaml", stem(path)),
+                std::fs::read_to_string(path).unwrap(),
+            )
+        })
         .collect()
 }
 
@@ -37,16 +46,27 @@ fn fleet(text: &str) -> Fleet {
     fleet.unwrap_or_else(|| panic!("{problems}"))
 }
 
-fn check(name: &str, pipeline: &str, folder: &str, fleet_text: &str) -> (Option<Plan>, Diagnostics) {
+fn check(
+    name: &str,
+    pipeline: &str,
+    folder: &str,
+    fleet_text: &str,
+) -> (Option<Plan>, Diagnostics) {
     let (fleet, mut problems) = spec::fleet_from_text("fleet.yaml", fleet_text);
-    let (plan, more) = spec::plan_from_text(name, pipeline, &analyses(folder), &fleet.unwrap(), &service());
+    let (plan, more) =
+        spec::plan_from_text(name, pipeline, &analyses(folder), &fleet.unwrap(), &service());
     problems.extend(more);
     (plan, problems)
 }
 
-fn shipped(change: impl Fn(&str) -> String, change_fleet: impl Fn(&str) -> String, name: &str) -> Diagnostics {
+fn shipped(
+    change: impl Fn(&str) -> String,
+    change_fleet: impl Fn(&str) -> String,
+    name: &str,
+) -> Diagnostics {
     let pipeline = change(&text("pipelines/multi-region.yaml"));
-    let (plan, problems) = check(name, &pipeline, "analysis", &change_fleet(&text("examples/envoy/fleet.yaml")));
+    let (plan, problems) =
+        check(name, &pipeline, "analysis", &change_fleet(&text("examples/envoy/fleet.yaml")));
     assert!(plan.is_some(), "{problems}");
     problems
 }
@@ -75,7 +95,8 @@ fn the_design_documents_block_runs_unchanged_and_its_findings_have_places() {
     ]);
     let found: BTreeSet<_> = problems.iter().map(|problem| problem.code).collect();
     assert_eq!(found, expected, "{problems}");
-    let dominated = problems.iter().find(|problem| problem.code == codes::DOMINATED_TRIGGER).unwrap();
+    let dominated =
+        problems.iter().find(|problem| problem.code == codes::DOMINATED_TRIGGER).unwrap();
     assert_eq!((dominated.location.line, dominated.location.column), (31, 9), "{dominated}");
     assert!(dominated.message.contains("`error_rate > 1%`"), "{dominated}");
     let outlasts = problems.iter().find(|problem| problem.code == codes::OUTLASTS_CI).unwrap();
@@ -89,16 +110,42 @@ fn each_finding_goes_when_its_cause_is_mended_and_comes_on_any_file() {
     type Change = fn(&str) -> String;
     let mended: [(&str, Change, Change); 6] = [
         (codes::FAILOVER_TOO_SLOW, same, |fleet| {
-            fleet.replace("interval: 30s", "interval: 5s").replace("dns_lifetime: 60s", "dns_lifetime: 5s")
+            fleet
+                .replace("interval: 30s", "interval: 5s")
+                .replace("dns_lifetime: 60s", "dns_lifetime: 5s")
         }),
-        (codes::DOMINATED_TRIGGER, |pipeline| pipeline.replace("availability < 99.5%", "availability < 99%"), same),
-        (codes::GAP, |pipeline| {
-            pipeline.replace("      - error_rate > 1%", "      - error_rate_increase > 0.1%\n      - response_time_increase > 10%").replace("      - response_time_increase > 50%\n", "")
-        }, same),
-        (codes::FIRST_WAVE_LARGEST, |pipeline| pipeline.replacen("[\"us_east_1\"]", "[\"ap_southeast_2\"]", 1), same),
-        (codes::NO_CANARY, |pipeline| {
-            pipeline.replace("traffic_percentage: 100", "traffic_percentage: 100\n      steps: [5, 25]\n      max_parallel_regions: 1")
-        }, same),
+        (
+            codes::DOMINATED_TRIGGER,
+            |pipeline| pipeline.replace("availability < 99.5%", "availability < 99%"),
+            same,
+        ),
+        (
+            codes::GAP,
+            |pipeline| {
+                pipeline
+                    .replace(
+                        "      - error_rate > 1%",
+                        "      - error_rate_increase > 0.1%\n      - response_time_increase > 10%",
+                    )
+                    .replace("      - response_time_increase > 50%\n", "")
+            },
+            same,
+        ),
+        (
+            codes::FIRST_WAVE_LARGEST,
+            |pipeline| pipeline.replacen("[\"us_east_1\"]", "[\"ap_southeast_2\"]", 1),
+            same,
+        ),
+        (
+            codes::NO_CANARY,
+            |pipeline| {
+                pipeline.replace(
+                    "traffic_percentage: 100",
+                    "traffic_percentage: 100\n      steps: [5, 25]\n      max_parallel_regions: 1",
+                )
+            },
+            same,
+        ),
         (codes::OUTLASTS_CI, |pipeline| pipeline.replace("4_hours", "3_hours"), same),
     ];
     for (code, pipeline, fleet) in mended {
@@ -112,7 +159,12 @@ fn each_finding_goes_when_its_cause_is_mended_and_comes_on_any_file() {
 
 #[test]
 fn the_plan_of_the_block_is_what_it_says() {
-    let (plan, problems) = check("multi-region.yaml", &text("pipelines/multi-region.yaml"), "analysis", &text("examples/envoy/fleet.yaml"));
+    let (plan, problems) = check(
+        "multi-region.yaml",
+        &text("pipelines/multi-region.yaml"),
+        "analysis",
+        &text("examples/envoy/fleet.yaml"),
+    );
     let plan = plan.unwrap_or_else(|| panic!("{problems}"));
     assert_eq!(plan.pipeline.as_str(), "multi-region");
     assert_eq!((plan.stages.len(), plan.triggers.len(), plan.analyses.len()), (3, 3, 10));
@@ -134,9 +186,16 @@ fn the_plan_of_the_block_is_what_it_says() {
 #[test]
 fn every_shipped_pipeline_is_free_of_errors() {
     let demo_checks = "checks:\n".to_owned()
-        + &["cross_region_functionality_verified", "compliance_checks_passed", "performance_benchmarks_met", "global_load_balancing_optimal", "all_regions_healthy", "business_metrics_stable"]
-            .map(|name| format!("  {name}: {{http: {{url: \"http://127.0.0.1:1/{name}\"}}}}\n"))
-            .concat();
+        + &[
+            "cross_region_functionality_verified",
+            "compliance_checks_passed",
+            "performance_benchmarks_met",
+            "global_load_balancing_optimal",
+            "all_regions_healthy",
+            "business_metrics_stable",
+        ]
+        .map(|name| format!("  {name}: {{http: {{url: \"http://127.0.0.1:1/{name}\"}}}}\n"))
+        .concat();
     let plain = text("examples/envoy/fleet.yaml");
     for (pipeline, folder, fleet) in [
         ("pipelines/demo.yaml", "analysis/demo", format!("{plain}{demo_checks}")),
@@ -148,19 +207,34 @@ fn every_shipped_pipeline_is_free_of_errors() {
     let envoy = "deployment_pipeline:\n  regional_stages:\n    s: {regions: [us_east_1], traffic_percentage: 5, duration: 1m, validation_criteria: [error_rate_increase < 1%, response_time < 500ms, availability > 99%]}\n";
     let (plan, problems) = check("envoy.yaml", envoy, "analysis/envoy", &plain);
     let plan = plan.unwrap_or_else(|| panic!("{problems}"));
-    assert_eq!(plan.stages[0].criteria[1].test, Test::QuantileLimit { quantile: 0.95, limit: 500.0 });
+    assert_eq!(
+        plan.stages[0].criteria[1].test,
+        Test::QuantileLimit { quantile: 0.95, limit: 500.0 }
+    );
 }
 
 #[test]
 fn the_careful_pipeline_walks_region_by_region_and_keeps_a_holdback() {
-    let (plan, problems) = check("careful.yaml", &text("pipelines/careful.yaml"), "analysis", &text("examples/envoy/fleet.yaml"));
+    let (plan, problems) = check(
+        "careful.yaml",
+        &text("pipelines/careful.yaml"),
+        "analysis",
+        &text("examples/envoy/fleet.yaml"),
+    );
     let plan = plan.unwrap_or_else(|| panic!("{problems}"));
     let last = &plan.stages[1];
     assert_eq!(last.weight.percent(), 98.0);
-    let walked: Vec<_> = last.steps.iter().map(|step| step.weights.values().map(|w| w.percent()).collect::<Vec<_>>()).collect();
+    let walked: Vec<_> = last
+        .steps
+        .iter()
+        .map(|step| step.weights.values().map(|w| w.percent()).collect::<Vec<_>>())
+        .collect();
     assert_eq!(walked.first().unwrap(), &[50.0]);
     assert_eq!(walked.last().unwrap(), &[98.0, 98.0, 98.0]);
-    assert!(walked.contains(&vec![98.0, 1.0]) && walked.contains(&vec![98.0, 98.0, 5.0]), "{walked:?}");
+    assert!(
+        walked.contains(&vec![98.0, 1.0]) && walked.contains(&vec![98.0, 98.0, 5.0]),
+        "{walked:?}"
+    );
     assert!(last.gate.is_some());
     assert_eq!(count(&problems, codes::NO_CANARY), 0, "{problems}");
 }
@@ -191,11 +265,20 @@ fn twelve_mistakes_are_twelve_diagnostics_in_one_run() {
 "#;
     let (fleet, _) = spec::fleet_from_text("fleet.yaml", &text("examples/envoy/fleet.yaml"));
     let renamed = broken.replace("  name: Not A Name\n", "");
-    let run = |text: &str| spec::plan_from_text("broken.yaml", text, &analyses("analysis"), fleet.as_ref().unwrap(), &service());
+    let run = |text: &str| {
+        spec::plan_from_text(
+            "broken.yaml",
+            text,
+            &analyses("analysis"),
+            fleet.as_ref().unwrap(),
+            &service(),
+        )
+    };
     assert_eq!(run(broken).1.count(Severity::Error) >= 1, true);
     let (plan, problems) = run(&renamed);
     assert!(plan.is_none());
-    let found: BTreeSet<_> = problems.iter().filter(|p| p.severity == Severity::Error).map(|p| p.code).collect();
+    let found: BTreeSet<_> =
+        problems.iter().filter(|p| p.severity == Severity::Error).map(|p| p.code).collect();
     let expected = BTreeSet::from([
         codes::DUPLICATE_REGION,
         codes::UNKNOWN_REGION,
@@ -213,7 +296,9 @@ fn twelve_mistakes_are_twelve_diagnostics_in_one_run() {
     assert_eq!(found, expected, "{problems}");
     assert_eq!(problems.count(Severity::Error), 12, "{problems}");
     let known: BTreeSet<_> = codes::ALL.iter().map(|(code, _)| *code).collect();
-    assert!(problems.iter().all(|problem| known.contains(problem.code) && problem.location.line > 0));
+    assert!(
+        problems.iter().all(|problem| known.contains(problem.code) && problem.location.line > 0)
+    );
 }
 
 #[test]
@@ -221,7 +306,11 @@ fn a_fleet_with_secrets_or_gaps_is_refused_without_repeating_them() {
     let good = text("examples/envoy/fleet.yaml");
     let first = "prometheus: {url: \"http://127.0.0.1:9090\"}";
     let cases = [
-        (first, "prometheus: {url: \"http://127.0.0.1:9090\", bearer: hunter2}", codes::INLINE_SECRET),
+        (
+            first,
+            "prometheus: {url: \"http://127.0.0.1:9090\", bearer: hunter2}",
+            codes::INLINE_SECRET,
+        ),
         (first, "prometheus: {url: \"http://u:hunter2@127.0.0.1:9090\"}", codes::INLINE_SECRET),
         (first, "prometheus: {url: \"file:///etc/passwd\"}", codes::INVALID_URL),
         ("share: 50%", "share: 51%", codes::SHARES),
@@ -245,7 +334,9 @@ fn a_fleet_with_secrets_or_gaps_is_refused_without_repeating_them() {
 fn two_arms_must_be_two_arms() {
     let pipeline = "deployment_pipeline:\n  regional_stages:\n    s: {regions: [us_east_1], traffic_percentage: 5, duration: 1m, validation_criteria: [errors < 1%]}\n";
     let run = |selector: &str, fleet_text: &str| {
-        let analysis = format!("kind: proportion\nbad: {selector}\ntotal: requests_total{{version=\"$version\"}}\n");
+        let analysis = format!(
+            "kind: proportion\nbad: {selector}\ntotal: requests_total{{version=\"$version\"}}\n"
+        );
         let files = [("errors".to_owned(), "errors.yaml".to_owned(), analysis)];
         spec::plan_from_text("p.yaml", pipeline, &files, &fleet(fleet_text), &service())
     };
@@ -256,14 +347,17 @@ fn two_arms_must_be_two_arms() {
     assert!(plan.is_none() && count(&problems, codes::NO_ARM_VARIABLE) == 1, "{problems}");
     let (plan, problems) = run("errors_total{version=\"$versoin\"}", &good);
     assert!(plan.is_none() && count(&problems, codes::UNKNOWN_VARIABLE) == 1, "{problems}");
-    let (plan, problems) = run("errors_total{version=\"$version\"}", &good.replace("\"{version}\"", "\"always\""));
+    let (plan, problems) =
+        run("errors_total{version=\"$version\"}", &good.replace("\"{version}\"", "\"always\""));
     assert!(plan.is_none() && count(&problems, codes::EQUAL_ARMS) == 2, "{problems}");
 }
 
 #[test]
 fn a_trigger_tighter_than_its_criterion_is_a_contradiction() {
-    let pipeline = text("pipelines/multi-region.yaml").replace("response_time_increase > 50%", "response_time_increase > 5%");
-    let (plan, problems) = check("p.yaml", &pipeline, "analysis", &text("examples/envoy/fleet.yaml"));
+    let pipeline = text("pipelines/multi-region.yaml")
+        .replace("response_time_increase > 50%", "response_time_increase > 5%");
+    let (plan, problems) =
+        check("p.yaml", &pipeline, "analysis", &text("examples/envoy/fleet.yaml"));
     assert!(plan.is_none() && count(&problems, codes::CONTRADICTING_CRITERIA) == 1, "{problems}");
 }
 
@@ -271,27 +365,51 @@ fn a_trigger_tighter_than_its_criterion_is_a_contradiction() {
 fn from_paths_as_well_as_from_texts() {
     let (fleet, problems) = spec::load_fleet(&root().join("examples/envoy/fleet.yaml"));
     assert_eq!(problems.count(Severity::Error), 0);
-    let (plan, _) = spec::load_plan(&root().join("pipelines/multi-region.yaml"), &root().join("analysis"), &fleet.unwrap(), &service());
+    let (plan, _) = spec::load_plan(
+        &root().join("pipelines/multi-region.yaml"),
+        &root().join("analysis"),
+        &fleet.unwrap(),
+        &service(),
+    );
     assert!(plan.is_some());
     let (fleet, problems) = spec::load_fleet(&root().join("examples/none.yaml"));
     assert!(fleet.is_none() && count(&problems, codes::UNREADABLE) == 1);
 }
 
 const ANALYSES: [(&str, &str); 6] = [
-    ("rate", "kind: proportion\ndescription: d\ndry_run: false\nunit: requests\nbad: b{v=\"$version\"}\ntotal: t{v=\"$version\"}\n"),
+    (
+        "rate",
+        "kind: proportion\ndescription: d\ndry_run: false\nunit: requests\nbad: b{v=\"$version\"}\ntotal: t{v=\"$version\"}\n",
+    ),
     ("good", "kind: proportion\ngood: b{v!=\"$version\"}\ntotal: t{v=\"$version\"}\n"),
-    ("latency", "kind: latency\ndescription: d\ndry_run: true\nbuckets: l_bucket{v=\"$cluster\"}\nquantile: p99\nunit: milliseconds\n"),
-    ("score", "kind: gauge\ndescription: d\ndry_run: true\nquery: avg(s{v=\"$track\"})\nrange: [1, 5]\n"),
-    ("ready", "kind: check\ndescription: d\ndry_run: true\npromql: up{r=\"$region\"} > 0\nevery: 1m\ntimeout: 5s\n"),
+    (
+        "latency",
+        "kind: latency\ndescription: d\ndry_run: true\nbuckets: l_bucket{v=\"$cluster\"}\nquantile: p99\nunit: milliseconds\n",
+    ),
+    (
+        "score",
+        "kind: gauge\ndescription: d\ndry_run: true\nquery: avg(s{v=\"$track\"})\nrange: [1, 5]\n",
+    ),
+    (
+        "ready",
+        "kind: check\ndescription: d\ndry_run: true\npromql: up{r=\"$region\"} > 0\nevery: 1m\ntimeout: 5s\n",
+    ),
     ("asked", "kind: check\ncheck: ping\n"),
 ];
 
 /// The schema and the decoders know the same keys: a file with every key decodes, and its keys are the schema's.
 #[test]
 fn the_schemas_know_the_keys_that_the_decoders_know() {
-    let files = ANALYSES.map(|(name, text)| (name.to_owned(), format!("{name}.yaml"), text.to_owned()));
+    let files =
+        ANALYSES.map(|(name, text)| (name.to_owned(), format!("{name}.yaml"), text.to_owned()));
     let fleet = fleet(&text("tests/data/spec/fleet.yaml"));
-    let (plan, problems) = spec::plan_from_text("everything.yaml", &text("tests/data/spec/pipeline.yaml"), &files, &fleet, &service());
+    let (plan, problems) = spec::plan_from_text(
+        "everything.yaml",
+        &text("tests/data/spec/pipeline.yaml"),
+        &files,
+        &fleet,
+        &service(),
+    );
     assert!(plan.is_some(), "{problems}");
     let cases = [
         (spec::SchemaKind::Pipeline, vec![text("tests/data/spec/pipeline.yaml")], vec!["one"]),
@@ -299,7 +417,19 @@ fn the_schemas_know_the_keys_that_the_decoders_know() {
         (
             spec::SchemaKind::Fleet,
             vec![text("tests/data/spec/fleet.yaml")],
-            vec!["a", "b", "api-gateway", "ping", "pong", "run", "region", "track", "cluster", "blue", "green"],
+            vec![
+                "a",
+                "b",
+                "api-gateway",
+                "ping",
+                "pong",
+                "run",
+                "region",
+                "track",
+                "cluster",
+                "blue",
+                "green",
+            ],
         ),
     ];
     for (kind, texts, names) in cases {
@@ -342,11 +472,18 @@ fn properties(schema: &serde_json::Value, keys: &mut BTreeSet<String>) {
 /// Whatever is cut out of a good file, the answer is a list of problems and never a panic.
 #[test]
 fn no_cut_and_no_noise_panics() {
-    let (pipeline, fleet_text) = (text("tests/data/spec/pipeline.yaml"), text("tests/data/spec/fleet.yaml"));
+    let (pipeline, fleet_text) =
+        (text("tests/data/spec/pipeline.yaml"), text("tests/data/spec/fleet.yaml"));
     let whole = fleet(&fleet_text);
     for cut in 0..pipeline.len().max(fleet_text.len()) {
         for noise in ["", "\0", "&a ", "- [", "\u{202e}"] {
-            let cut_at = |text: &str| format!("{}{noise}{}", &text[..cut.min(text.len())], &text[(cut + 3).min(text.len())..]);
+            let cut_at = |text: &str| {
+                format!(
+                    "{}{noise}{}",
+                    &text[..cut.min(text.len())],
+                    &text[(cut + 3).min(text.len())..]
+                )
+            };
             let _ = spec::fleet_from_text("f.yaml", &cut_at(&fleet_text));
             let _ = spec::plan_from_text("p.yaml", &cut_at(&pipeline), &[], &whole, &service());
         }
