@@ -83,7 +83,7 @@ impl Turn {
 
     /// The generation of the next change of weights.
     pub(super) fn next_generation(&self) -> Generation {
-        self.state.generation.next()
+        self.state.generation.max(self.state.found).next()
     }
 
     /// Back, unless it is going back already or is over.

@@ -25,7 +25,7 @@ pub fn violations(state: &Rollout) -> Vec<String> {
             if goes_back {
                 found.push(format!("{region}: weight would rise during rollback"));
             }
-            if state.paused.is_some() {
+            if state.is_held() {
                 found.push(format!("{region}: weight would rise while paused"));
             }
         }
