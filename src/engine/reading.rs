@@ -47,8 +47,11 @@ fn matches(turn: &Turn, reading: &RegionReading, region: &RegionState) -> bool {
         return false;
     }
     match turn.state.plan.authority {
-        // Whatever an operator set by hand is what is judged.
-        Authority::Observe => true,
+        // Whatever an operator set by hand is what is judged; an end is one only where it really is.
+        Authority::Observe => {
+            let ends = matches!(turn.state.phase, Phase::Promoting | Phase::RollingBack);
+            !ends || reading.weight == region.desired
+        }
         // The balancer carries no mark of ours while weights are raised by hand.
         Authority::RollbackOnly => reading.weight == region.desired,
         Authority::Full => {

@@ -357,8 +357,8 @@ impl Rollout {
         let confirmed = self.all_confirmed();
         match self.phase {
             Phase::Shifting if confirmed => {
-                // What passed before these weights were confirmed is no part of their bake.
-                self.clocks.polled_at = self.clocks.polled_at.map(|_| at);
+                // The bake counts from the first look after the confirmation.
+                self.clocks.polled_at = None;
                 self.enter(Phase::Baking, at);
             }
             Phase::Baking if !confirmed => self.enter(Phase::Shifting, at),
