@@ -55,7 +55,11 @@ fn matches(turn: &Turn, reading: &RegionReading, region: &RegionState) -> bool {
         // The balancer carries no mark of ours while weights are raised by hand.
         Authority::RollbackOnly => reading.weight == region.desired,
         Authority::Full => {
-            let marked = reading.generation.is_none_or(|found| found == turn.state.generation);
+            // Where a generation was stored before, a reading without one is not of now.
+            let marked = match reading.generation {
+                Some(found) => found == turn.state.generation,
+                None => region.stored.is_none(),
+            };
             reading.weight == region.desired && marked
         }
     }

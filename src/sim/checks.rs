@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::balancer::Balancer;
 use super::recorded::Recorded;
 use super::world::World;
-use crate::engine::event::Event;
+use crate::engine::event::{Cause, Drift, Event};
 use crate::engine::rollout::{Phase, Rollout};
 use crate::spec::plan::Authority;
 use crate::units::{Generation, Millis, RegionName, Timestamp, Weight};
@@ -44,11 +44,26 @@ impl Checks {
                     self.violations.push("a stage passed on a look at other weights".to_owned());
                 }
             }
-            Event::DriftFound { .. } => self.held = Millis::ZERO,
+            Event::DriftFound { region, kind, .. } => {
+                self.held = Millis::ZERO;
+                // A reading from before the first write looks like a restart, and is answered as harmlessly.
+                if *kind != Drift::Restart {
+                    self.expect_touched(world, region);
+                }
+            }
+            Event::RollbackStarted { cause: Cause::HandEdit { region }, .. } => {
+                self.expect_touched(world, region);
+            }
             Event::StageNotProven { by: Some(_), .. } => self.by_person = true,
             Event::StepEntered { by, .. } => self.leave_step(state, by.is_some()),
             Event::PromotionStarted { .. } => self.leave_step(state, false),
             _ => {}
+        }
+    }
+
+    fn expect_touched(&mut self, world: &World, region: &RegionName) {
+        if !world.balancers[region].touched {
+            self.violations.push(format!("a change in {region} that nobody made"));
         }
     }
 

@@ -31,6 +31,8 @@ pub enum Truth {
     HeldFail,
     /// Good, but not at once.
     Slow,
+    /// Good, but the first stage has too little traffic to show it.
+    NeedsMore,
 }
 
 /// The metrics of one rollout.
@@ -56,6 +58,7 @@ impl Metrics {
             11 => Truth::Flapping,
             12 => Truth::SignsOfHarm,
             13 => Truth::HeldFail,
+            14 => Truth::NeedsMore,
             _ => Truth::Slow,
         };
         Self { truth, generation: Generation(0), looks: 0, looks_all: 0 }
@@ -75,6 +78,7 @@ impl Metrics {
             Truth::Good | Truth::Flapping | Truth::CanaryDark | Truth::SourceDark => after(2),
             Truth::Slow => after(5),
             Truth::Bad(stage) if state.stage < stage => after(2),
+            Truth::NeedsMore if state.stage > 0 => after(2),
             Truth::HeldFail if self.looks > 2 => Outcome::Fail,
             _ => early,
         };
