@@ -83,7 +83,8 @@ fn action(state: &Rollout, name: &RegionName) -> Option<Action> {
 
 /// Raises wait for a pause to end, and for backends on the way there and on the way back. Lowering waits for nothing.
 fn may_raise(state: &Rollout, region: &RegionState) -> bool {
-    let can_take = |backends: ArmBackends| backends.canary_healthy > 0 && backends.stable_healthy > 0;
+    let can_take =
+        |backends: ArmBackends| backends.canary_healthy > 0 && backends.stable_healthy > 0;
     !state.is_held() && region.backends.is_none_or(can_take)
 }
 

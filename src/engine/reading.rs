@@ -140,7 +140,8 @@ fn record_read(
     region: &RegionState,
     confirmed: Option<Generation>,
 ) {
-    let unsettled = || (!reading.settled).then(|| "not every instance was seen and agrees".to_owned());
+    let unsettled =
+        || (!reading.settled).then(|| "not every instance was seen and agrees".to_owned());
     let note = reading.note.clone().or_else(unsettled);
     let known = region.observed == Some(reading.weight)
         && region.confirmed == confirmed

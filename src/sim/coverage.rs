@@ -40,7 +40,7 @@ impl fmt::Display for Coverage {
 }
 
 /// The name of an enum's variant, read from its debug text without writing all of it.
-fn variant(value: &impl fmt::Debug) -> String {
+pub(crate) fn variant(value: &impl fmt::Debug) -> String {
     struct Head(String);
     impl Write for Head {
         fn write_str(&mut self, text: &str) -> fmt::Result {

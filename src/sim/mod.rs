@@ -9,7 +9,7 @@
 
 mod balancer;
 mod checks;
-mod coverage;
+pub(crate) mod coverage;
 mod fault;
 mod metrics;
 mod options;

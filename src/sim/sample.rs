@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use crate::engine::event::{Actor, ArmBackends, ArmSlots, Started};
 use crate::engine::input::RegionReading;
 use crate::engine::rollout::Rollout;
-use crate::engine::verdict::{
-    Breach, DataState, Judgement, Numbers, Outcome, Undecided, Verdict,
-};
+use crate::engine::verdict::{Breach, DataState, Judgement, Numbers, Outcome, Undecided, Verdict};
 use crate::spec::plan::{
     Analysis, Authority, Criterion, CriterionId, Location, ManualRollback, Measurement, OnMissing,
     OnSourceError, OnUndecided, Plan, Policy, RegionPlan, Stage, Step, Test,
@@ -56,8 +54,10 @@ fn criterion(stage: &str, line: u32) -> Criterion {
 /// A stage that is one step to `weight` in the named regions, every other weight as in `before`.
 #[must_use]
 pub fn stage(name: &str, before: Option<&Stage>, regions: &[&str], weight: f64) -> Stage {
-    let mut weights: BTreeMap<RegionName, Weight> =
-        before.and_then(|stage| stage.steps.last()).map(|it| it.weights.clone()).unwrap_or_default();
+    let mut weights: BTreeMap<RegionName, Weight> = before
+        .and_then(|stage| stage.steps.last())
+        .map(|it| it.weights.clone())
+        .unwrap_or_default();
     for name in regions {
         weights.insert(region(name), percent(weight));
     }
@@ -80,8 +80,7 @@ pub fn stage(name: &str, before: Option<&Stage>, regions: &[&str], weight: f64) 
 #[must_use]
 pub fn plan() -> Plan {
     let first = stage("stage_1_canary", None, &["us_east_1"], 5.0);
-    let second =
-        stage("stage_2_regional_rollout", Some(&first), &["us_east_1", "eu_west_1"], 25.0);
+    let second = stage("stage_2_regional_rollout", Some(&first), &["us_east_1", "eu_west_1"], 25.0);
     let everywhere = ["us_east_1", "eu_west_1", "ap_southeast_2"];
     let third = stage("stage_3_global_deployment", Some(&second), &everywhere, 100.0);
     let share = |(name, share): &(&str, f64)| {
@@ -183,8 +182,10 @@ pub fn undecided(requests: u64) -> Outcome {
 /// A look at the current weights of `state` with `outcome` for every criterion up to the current stage, on `requests`.
 #[must_use]
 pub fn judgement(state: &Rollout, outcome: &Outcome, requests: u64) -> Judgement {
-    let exposed =
-        state.regions.iter().filter(|(_, region)| region.observed.unwrap_or(region.desired) > Weight::ZERO);
+    let exposed = state
+        .regions
+        .iter()
+        .filter(|(_, region)| region.observed.unwrap_or(region.desired) > Weight::ZERO);
     let stages = state.plan.stages.iter().take(state.stage + 1);
     let verdict = |criterion: &Criterion| Verdict {
         criterion: criterion.id.clone(),

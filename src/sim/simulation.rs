@@ -209,7 +209,9 @@ impl Simulation {
         if decision.events.is_empty() {
             return Ok(decision.answer);
         }
-        self.checks.violations.extend(invariants::violations_of_turn(&self.state, &decision.events));
+        self.checks
+            .violations
+            .extend(invariants::violations_of_turn(&self.state, &decision.events));
         let recovering = matches!(input, Input::Recovered);
         let prepared = decision.events.contains(&Event::Prepared);
         self.die_at(if recovering { CrashPoint::Recovering } else { CrashPoint::BeforeRecord })?;
@@ -233,7 +235,8 @@ impl Simulation {
 
     /// The same again changes nothing; a second `promote` may, and every start is a fact.
     fn decide_again(&mut self, input: &Input) {
-        let may = matches!(input, Input::Recovered | Input::Commanded { command: Command::Promote, .. });
+        let may =
+            matches!(input, Input::Recovered | Input::Commanded { command: Command::Promote, .. });
         if may {
             return;
         }
@@ -287,7 +290,14 @@ impl Simulation {
         let answer = match action {
             Some(Action::Set { weight, generation, .. }) => {
                 let trouble = balancer.trouble;
-                self.checks.write(&self.state, &self.recorded, balancer, region, weight, generation);
+                self.checks.write(
+                    &self.state,
+                    &self.recorded,
+                    balancer,
+                    region,
+                    weight,
+                    generation,
+                );
                 let answer = balancer.set(weight, generation, real);
                 if let Some(trouble) = trouble {
                     self.coverage.see("struck", &trouble);
@@ -305,7 +315,7 @@ impl Simulation {
             Answer::NotSent => self.coverage.count("answer not sent"),
             Answer::Unknown(late) => {
                 self.coverage.count("answer unknown");
-                let late = late.map(|reading| (real.plus(Millis::from_secs(40)), reading));
+                let late = late.map(|reading| (real.plus(Millis::from_secs(60)), reading));
                 self.world.late.extend(late);
                 let what = "no answer".to_owned();
                 self.turn(&Input::EffectUnknown { region: region.clone(), generation, what })?;
@@ -339,9 +349,8 @@ impl Simulation {
         }
         self.poll_at = self.world.real.plus(sample::POLL);
         let mut judgement = self.world.metrics.look(&self.state);
-        let confirmed = |name: &RegionName| {
-            self.state.regions[name].confirmed == Some(self.state.generation)
-        };
+        let confirmed =
+            |name: &RegionName| self.state.regions[name].confirmed == Some(self.state.generation);
         judgement.data.retain(|name, _| confirmed(name));
         for name in &self.unread {
             if let Some(data) = judgement.data.get_mut(name) {
@@ -378,8 +387,12 @@ impl Simulation {
         for reason in &reasons {
             self.coverage.see("waits for", reason);
         }
-        let wanted: Vec<_> =
-            self.state.regions.iter().map(|(name, region)| (name.clone(), region.desired)).collect();
+        let wanted: Vec<_> = self
+            .state
+            .regions
+            .iter()
+            .map(|(name, region)| (name.clone(), region.desired))
+            .collect();
         let by_hand = self.state.plan.authority != Authority::Full;
         match self.state.phase {
             _ if self.state.paused.is_some() => self.command(Command::Resume)?,

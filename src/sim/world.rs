@@ -58,7 +58,12 @@ impl World {
     }
 
     /// Time passes; what is due happens.
-    pub(super) fn advance(&mut self, time: Millis, generation: Generation, coverage: &mut Coverage) {
+    pub(super) fn advance(
+        &mut self,
+        time: Millis,
+        generation: Generation,
+        coverage: &mut Coverage,
+    ) {
         self.real = self.real.plus(time);
         for balancer in self.balancers.values_mut() {
             balancer.advance(self.real);
