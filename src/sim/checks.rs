@@ -39,10 +39,10 @@ impl Checks {
             }
             Event::RolledBack => self.expect_weights(state, world, Weight::ZERO, "rolled back"),
             Event::Promoted { .. } => self.expect_weights(state, world, Weight::FULL, "promoted"),
-            Event::StagePassed { judgement, .. } => {
-                if self.looks.get(&judgement.at) != Some(&state.generation) {
-                    self.violations.push("a stage passed on a look at other weights".to_owned());
-                }
+            Event::StagePassed { judgement, .. }
+                if self.looks.get(&judgement.at) != Some(&state.generation) =>
+            {
+                self.violations.push("a stage passed on a look at other weights".to_owned());
             }
             Event::DriftFound { region, kind, .. } => {
                 self.held = Millis::ZERO;

@@ -1,5 +1,7 @@
 //! One rollout from its start to its end in a world with faults, with everything checked at every turn.
 
+mod people;
+
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
 
@@ -8,7 +10,7 @@ use super::coverage::Coverage;
 use super::fault::{self, CrashPoint, Planned};
 use super::options::{self, Options};
 use super::recorded::Recorded;
-use super::world::{World, rollback};
+use super::world::World;
 use super::{checks, sample};
 use crate::engine::decide;
 use crate::engine::event::Event;
@@ -18,7 +20,7 @@ use crate::engine::outstanding::{Action, outstanding, wake_at};
 use crate::engine::rollout::{Phase, Rollout};
 use crate::engine::verdict::DataState;
 use crate::engine::why::why;
-use crate::spec::plan::{Authority, Plan};
+use crate::spec::plan::Plan;
 use crate::units::{Generation, Millis, RegionName};
 
 /// Time between two looks of the driver.
@@ -365,51 +367,5 @@ impl Simulation {
         self.checks.looks.insert(judgement.at, judgement.generation);
         let health = self.world.health();
         self.turn(&Input::Polled(Box::new(Polled { judgement, health }))).map(drop)
-    }
-
-    fn command(&mut self, command: Command) -> Result<decide::Answer, Crash> {
-        self.coverage.see("command", &command);
-        self.note(|| format!("{command:?}"));
-        let answer = self.turn(&Input::Commanded { by: sample::person(), command })?;
-        self.coverage.see("answer", &answer);
-        self.note(|| format!("{answer:?}"));
-        Ok(answer)
-    }
-
-    /// It waits for somebody: it has to say why, and somebody does what it waits for.
-    fn help(&mut self) -> Result<(), Crash> {
-        self.coverage.see("waits", &self.state.phase);
-        let reasons = why(&self.state, self.world.now());
-        if reasons.is_empty() {
-            let text = format!("waits in {:?} without a reason", self.state.phase);
-            self.checks.violations.push(text);
-        }
-        for reason in &reasons {
-            self.coverage.see("waits for", reason);
-        }
-        let wanted: Vec<_> = self
-            .state
-            .regions
-            .iter()
-            .map(|(name, region)| (name.clone(), region.desired))
-            .collect();
-        let by_hand = self.state.plan.authority != Authority::Full;
-        match self.state.phase {
-            _ if self.state.paused.is_some() => self.command(Command::Resume)?,
-            Phase::Gated | Phase::Baking if self.state.all_confirmed() => {
-                match self.command(Command::Promote)? {
-                    decide::Answer::Refused(_) => self.command(rollback())?,
-                    answer => answer,
-                }
-            }
-            phase if by_hand || phase == Phase::Preparing => {
-                for (name, weight) in wanted {
-                    self.world.set_by_hand(&name, weight);
-                }
-                decide::Answer::None
-            }
-            _ => decide::Answer::None,
-        };
-        Ok(())
     }
 }
