@@ -8,7 +8,7 @@ use super::rollout::{Phase, Rollout};
 use super::verdict::{Judgement, Outcome};
 use super::{polled, why};
 use crate::spec::plan::{Authority, CriterionId, OnUndecided};
-use crate::units::{Millis, RegionName, Weight};
+use crate::units::{AnalysisName, Millis, RegionName, Weight};
 
 /// A weight that is not read back for this long is said aloud.
 pub(super) const SHIFT_MAX: Millis = Millis::from_secs(60);
@@ -32,7 +32,7 @@ fn shift(turn: &mut Turn) {
     if turn.state.all_confirmed() {
         match turn.state.phase {
             Phase::RollingBack => turn.record(Event::RolledBack),
-            Phase::Promoting if turn.state.paused.is_none() => {
+            Phase::Promoting if !turn.state.is_held() => {
                 let proven = turn.state.not_proven.is_empty();
                 turn.record(Event::Promoted { proven });
             }
@@ -81,7 +81,8 @@ fn is_free(state: &Rollout, judgement: &Judgement) -> bool {
         && judgement.breach.is_none()
         && judgement.hold.is_none()
         && judgement.log_harm < LOG_HARM_HOLD
-        && !polled::is_dark(judgement)
+        && !failed(judgement)
+        && !polled::is_dark(state, judgement)
         && state.regions.values().all(|region| !region.unhealthy)
         && why::capacity(state).is_empty()
 }
@@ -108,10 +109,10 @@ fn go_on_unproven(turn: &mut Turn, judgement: &Judgement) {
         OnUndecided::Carry => !last,
         OnUndecided::Proceed => !last || turn.state.owed.is_empty(),
     };
-    if !allowed || !enough_requests(&turn.state, judgement) || failed(judgement) {
+    if !allowed || !enough_requests(&turn.state, judgement) {
         return;
     }
-    let open = unproven(&turn.state, judgement);
+    let open = unproven(&turn.state, Some(judgement));
     let (owed, skipped) =
         if policy == OnUndecided::Carry { (open, Vec::new()) } else { (Vec::new(), open) };
     let stage = turn.state.stage;
@@ -123,14 +124,16 @@ fn failed(judgement: &Judgement) -> bool {
     judgement.verdicts.iter().any(|verdict| !verdict.dry_run && verdict.outcome == Outcome::Fail)
 }
 
-/// Criteria of the current stage without a pass.
-fn unproven(state: &Rollout, judgement: &Judgement) -> Vec<CriterionId> {
+/// Criteria of the current stage that decide, without a pass.
+fn unproven(state: &Rollout, judgement: Option<&Judgement>) -> Vec<CriterionId> {
+    let is_shown_only =
+        |name: &AnalysisName| state.plan.analyses.get(name).is_some_and(|it| it.dry_run);
     let passed = |id: &CriterionId| {
-        let mut verdicts = judgement.verdicts.iter();
+        let mut verdicts = judgement.iter().flat_map(|judgement| &judgement.verdicts);
         verdicts.any(|verdict| verdict.criterion == *id && verdict.outcome == Outcome::Pass)
     };
-    let criteria = state.stage().criteria.iter().map(|criterion| &criterion.id);
-    criteria.filter(|id| !passed(id)).cloned().collect()
+    let decide = state.stage().criteria.iter().filter(|it| !is_shown_only(&it.analysis));
+    decide.map(|criterion| &criterion.id).filter(|id| !passed(id)).cloned().collect()
 }
 
 /// Criteria that were owed and are proven now.
@@ -189,7 +192,13 @@ pub(super) fn by_hand(turn: &mut Turn, by: &Actor) -> Answer {
         );
     }
     match state.phase {
+        Phase::Gated if !state.all_confirmed() => {
+            Answer::Refused("the current weights are not read back yet".to_owned())
+        }
         Phase::Gated => {
+            if let Some(reason) = why::capacity(state).first() {
+                return Answer::Refused(reason.to_string());
+            }
             let stage = state.stage;
             turn.record(Event::GateOpened { stage, by: by.clone() });
             enter(turn, (stage, 0), Some(by));
@@ -209,14 +218,9 @@ fn skip(turn: &mut Turn, by: &Actor) -> Answer {
     }
     if turn.state.at_last_step() {
         let stage = turn.state.stage;
-        let current =
-            turn.state.judgement.clone().filter(|last| last.generation == turn.state.generation);
-        let mut skipped = match &current {
-            Some(judgement) => unproven(&turn.state, judgement),
-            None => {
-                turn.state.stage().criteria.iter().map(|criterion| criterion.id.clone()).collect()
-            }
-        };
+        let generation = turn.state.generation;
+        let current = turn.state.judgement.as_ref().filter(|last| last.generation == generation);
+        let mut skipped = unproven(&turn.state, current);
         if turn.state.next_step().is_none() {
             skipped.extend(turn.state.owed.iter().cloned());
         }

@@ -3,6 +3,8 @@
 //! `decide` never changes anything; it returns facts. What is safe is decided first: ways back before holds, holds
 //! before steps forward.
 
+use std::borrow::Cow;
+
 use super::event::{Actor, Cause, Event};
 use super::input::{Command, Input};
 use super::reason::Reason;
@@ -64,26 +66,26 @@ pub fn decide(state: &Rollout, input: &Input, now: Timestamp) -> Decision {
 }
 
 /// One turn: the state as it becomes while facts are found.
-pub(super) struct Turn {
-    pub(super) state: Rollout,
+pub(super) struct Turn<'a> {
+    pub(super) state: Cow<'a, Rollout>,
     pub(super) now: Timestamp,
     pub(super) events: Vec<Event>,
 }
 
-impl Turn {
-    fn new(state: &Rollout, now: Timestamp) -> Self {
-        Self { state: state.clone(), now, events: Vec::new() }
+impl<'a> Turn<'a> {
+    fn new(state: &'a Rollout, now: Timestamp) -> Self {
+        Self { state: Cow::Borrowed(state), now, events: Vec::new() }
     }
 
     /// Finds a fact and takes it in.
     pub(super) fn record(&mut self, event: Event) {
-        self.state.apply(&event, self.now);
+        self.state.to_mut().apply(&event, self.now);
         self.events.push(event);
     }
 
     /// The generation of the next change of weights.
     pub(super) fn next_generation(&self) -> Generation {
-        self.state.generation.next()
+        self.state.generation.max(self.state.found).next()
     }
 
     /// Back, unless it is going back already or is over.

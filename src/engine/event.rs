@@ -69,6 +69,8 @@ pub enum Event {
         weight: Weight,
         /// It is the wanted weight of this generation, on every instance.
         confirmed: Option<Generation>,
+        /// The generation that all its targets store.
+        stored: Option<Generation>,
         /// The balancer's mark of its own start.
         restart_marker: Option<String>,
         /// Why it is not settled, for people.
@@ -100,6 +102,8 @@ pub enum Event {
         desired: Weight,
         /// What it means.
         kind: Drift,
+        /// The newer generation that was found there, if that is what it means.
+        newer: Option<Generation>,
     },
     /// Every wait has a limit: weights are not confirmed for too long.
     ShiftOverdue {

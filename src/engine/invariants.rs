@@ -25,8 +25,13 @@ pub fn violations(state: &Rollout) -> Vec<String> {
             if goes_back {
                 found.push(format!("{region}: weight would rise during rollback"));
             }
-            if state.paused.is_some() {
+            if state.is_held() {
                 found.push(format!("{region}: weight would rise while paused"));
+            }
+            let backends = state.regions.get(region).and_then(|region| region.backends);
+            if backends.is_some_and(|backends| backends.canary_healthy == 0) {
+                found
+                    .push(format!("{region}: weight would go to a pool without a healthy backend"));
             }
         }
     }

@@ -19,3 +19,6 @@ pub mod rollout;
 pub mod service;
 pub mod verdict;
 pub mod why;
+
+#[cfg(test)]
+mod tests;

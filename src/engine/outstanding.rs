@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::event::Drift;
-use super::rollout::{Phase, Rollout};
+use super::event::{ArmBackends, Drift};
+use super::rollout::{Phase, RegionState, Rollout};
 use crate::spec::plan::Authority;
 use crate::units::{Generation, RegionName, Timestamp, Weight};
 
@@ -71,7 +71,7 @@ fn action(state: &Rollout, name: &RegionName) -> Option<Action> {
     let allowed = match state.plan.authority {
         Authority::Observe => false,
         Authority::RollbackOnly => risk == Risk::Reducing && observed > region.desired,
-        Authority::Full => risk == Risk::Reducing || state.paused.is_none(),
+        Authority::Full => risk == Risk::Reducing || may_raise(state, region),
     };
     allowed.then(|| Action::Set {
         region: name.clone(),
@@ -79,6 +79,13 @@ fn action(state: &Rollout, name: &RegionName) -> Option<Action> {
         generation: state.generation,
         risk,
     })
+}
+
+/// Raises wait for a pause to end, and for backends on the way there and on the way back. Lowering waits for nothing.
+fn may_raise(state: &Rollout, region: &RegionState) -> bool {
+    let can_take =
+        |backends: ArmBackends| backends.canary_healthy > 0 && backends.stable_healthy > 0;
+    !state.is_held() && region.backends.is_none_or(can_take)
 }
 
 /// When something would change although nothing happens: the driver sets one timer.

@@ -4,10 +4,10 @@ use super::decide::Turn;
 use super::event::{Cause, Clocks, Event};
 use super::input::Polled;
 use super::poll::{DarkArm, MissingReason};
-use super::rollout::{Phase, Rollout};
+use super::rollout::{Phase, RegionState, Rollout};
 use super::verdict::{DataState, Judgement, Outcome};
 use crate::spec::plan::OnFail;
-use crate::units::Millis;
+use crate::units::{Millis, RegionName, Weight};
 
 /// Takes a look in. One of an older generation says nothing about these weights.
 pub(super) fn take(turn: &mut Turn, look: &Polled) {
@@ -26,7 +26,9 @@ pub(super) fn take(turn: &mut Turn, look: &Polled) {
         turn.record(Event::Judged(Box::new(judgement.clone())));
     }
     let clocks = clocks_after(&turn.state, judgement, turn.now);
-    turn.record(Event::Polled { clocks });
+    if clocks != turn.state.clocks {
+        turn.record(Event::Polled { clocks });
+    }
     go_dark(turn, judgement);
     if turn.state.phase == Phase::Baking {
         super::advance::on_evidence(turn, judgement);
@@ -67,7 +69,7 @@ fn clocks_after(state: &Rollout, judgement: &Judgement, now: crate::units::Times
     let settled = state.phase == Phase::Baking && state.paused.is_none();
     let add = |time: Millis, when: bool| if when { time.plus(passed) } else { time };
     let in_a_row = |time: Millis, when: bool| if when { time.plus(passed) } else { Millis::ZERO };
-    let well = !is_dark(judgement) && state.regions.values().all(|region| !region.unhealthy);
+    let well = !is_dark(state, judgement) && state.regions.values().all(|region| !region.unhealthy);
     Clocks {
         bake: add(before.bake, settled && well),
         elapsed: add(before.elapsed, settled),
@@ -77,8 +79,22 @@ fn clocks_after(state: &Rollout, judgement: &Judgement, now: crate::units::Times
     }
 }
 
-pub(super) fn is_dark(judgement: &Judgement) -> bool {
+/// Some region is without data, or was not looked at since it has canary weight.
+pub(super) fn is_dark(state: &Rollout, judgement: &Judgement) -> bool {
     judgement.data.values().any(|data| *data != DataState::Present)
+        || not_looked_at(state, judgement).is_some()
+}
+
+/// A region with canary weight that the judgement says nothing of.
+pub(super) fn not_looked_at<'a>(
+    state: &'a Rollout,
+    judgement: &Judgement,
+) -> Option<&'a RegionName> {
+    let exposed = |region: &RegionState| region.observed.unwrap_or(region.desired) > Weight::ZERO;
+    let mut regions = state.regions.iter();
+    let found =
+        regions.find(|(name, region)| exposed(region) && !judgement.data.contains_key(*name));
+    found.map(|(name, _)| name)
 }
 
 /// The canary alone has no data somewhere.

@@ -14,6 +14,9 @@ pub(super) fn take(turn: &mut Turn, reading: &RegionReading) {
     }
     let Some(region) = turn.state.regions.get(&reading.region).cloned() else { return };
     see_backends(turn, reading, &region);
+    if reading.asked_at != turn.state.generation {
+        return;
+    }
     if turn.state.phase == Phase::Preparing {
         return record_read(turn, reading, &region, None);
     }
@@ -24,11 +27,15 @@ pub(super) fn take(turn: &mut Turn, reading: &RegionReading) {
         let generation = turn.state.generation;
         return record_read(turn, reading, &region, Some(generation));
     }
-    if region.confirmed.is_some() && reading.settled && reading.weight != region.desired {
+    // A drifted region stays as it was found until a person says `resume`, or sets the weight again.
+    let drifted = region.drift.is_some_and(|kind| kind != Drift::Restart);
+    if (region.confirmed.is_some() || drifted)
+        && reading.settled
+        && reading.weight != region.desired
+    {
         return changed(turn, reading, &region);
     }
-    // A drifted region stays as it was found until a person says `resume`.
-    if region.drift.is_some_and(|kind| kind != Drift::Restart) {
+    if drifted {
         return;
     }
     record_read(turn, reading, &region, None);
@@ -40,12 +47,19 @@ fn matches(turn: &Turn, reading: &RegionReading, region: &RegionState) -> bool {
         return false;
     }
     match turn.state.plan.authority {
-        // Whatever an operator set by hand is what is judged.
-        Authority::Observe => true,
+        // Whatever an operator set by hand is what is judged; an end is one only where it really is.
+        Authority::Observe => {
+            let ends = matches!(turn.state.phase, Phase::Promoting | Phase::RollingBack);
+            !ends || reading.weight == region.desired
+        }
         // The balancer carries no mark of ours while weights are raised by hand.
         Authority::RollbackOnly => reading.weight == region.desired,
         Authority::Full => {
-            let marked = reading.generation.is_none_or(|found| found == turn.state.generation);
+            // Where a generation was stored before, a reading without one is not of now.
+            let marked = match reading.generation {
+                Some(found) => found == turn.state.generation,
+                None => region.stored.is_none(),
+            };
             reading.weight == region.desired && marked
         }
     }
@@ -61,27 +75,42 @@ fn newer(turn: &mut Turn, reading: &RegionReading, region: &RegionState, found: 
                 judgement: None,
             });
         }
+        _ if turn.state.phase.is_live() && is_taken_back(reading, region) => {
+            turn.roll_back(Cause::HandEdit { region: reading.region.clone() }, false, None);
+        }
         _ => drift(turn, reading, region, Drift::Newer),
     }
 }
 
+/// Somebody took the canary out of a region.
+fn is_taken_back(reading: &RegionReading, region: &RegionState) -> bool {
+    reading.settled && reading.weight == Weight::ZERO && region.desired > Weight::ZERO
+}
+
 /// A confirmed weight is no longer what it was, and every instance says so.
 fn changed(turn: &mut Turn, reading: &RegionReading, region: &RegionState) {
-    let restarted = region.restart_marker.is_some()
-        && reading.restart_marker.is_some()
-        && region.restart_marker != reading.restart_marker;
-    if restarted {
+    if restarted(reading, region) {
         drift(turn, reading, region, Drift::Restart);
+    } else if reading.generation < region.stored {
+        // A state of the past, from a cache or a copy: not an edit of now.
+        record_read(turn, reading, region, None);
     } else if !turn.state.phase.is_live() {
         // Rolling back or over: the wanted weight is simply set again.
         record_read(turn, reading, region, None);
     } else if reading.weight > region.desired {
         drift(turn, reading, region, Drift::TowardsCanary);
-    } else if reading.weight == Weight::ZERO {
+    } else if is_taken_back(reading, region) {
         turn.roll_back(Cause::HandEdit { region: reading.region.clone() }, false, None);
     } else {
         drift(turn, reading, region, Drift::Ceiling);
     }
+}
+
+/// Proof that the balancer started anew: its own mark, or ours lost.
+fn restarted(reading: &RegionReading, region: &RegionState) -> bool {
+    let marks = (&region.restart_marker, &reading.restart_marker);
+    let started = matches!(marks, (Some(before), Some(now)) if before != now);
+    started || (region.stored.is_some() && reading.generation.is_none())
 }
 
 fn drift(turn: &mut Turn, reading: &RegionReading, region: &RegionState, kind: Drift) {
@@ -94,6 +123,7 @@ fn drift(turn: &mut Turn, reading: &RegionReading, region: &RegionState, kind: D
         observed: reading.weight,
         desired: region.desired,
         kind,
+        newer: reading.generation.filter(|_| kind == Drift::Newer),
     });
     let holds = kind != Drift::Restart && turn.state.phase.is_live() && turn.state.paused.is_none();
     if holds {
@@ -110,10 +140,14 @@ fn record_read(
     region: &RegionState,
     confirmed: Option<Generation>,
 ) {
+    let unsettled =
+        || (!reading.settled).then(|| "not every instance was seen and agrees".to_owned());
+    let note = reading.note.clone().or_else(unsettled);
     let known = region.observed == Some(reading.weight)
         && region.confirmed == confirmed
-        && region.note == reading.note
+        && region.note == note
         && (confirmed.is_none() || region.restart_marker == reading.restart_marker)
+        && (confirmed.is_none() || region.stored == reading.generation)
         && (confirmed.is_none() || region.drift.is_none());
     if known {
         return;
@@ -122,8 +156,9 @@ fn record_read(
         region: reading.region.clone(),
         weight: reading.weight,
         confirmed,
+        stored: reading.generation,
         restart_marker: reading.restart_marker.clone(),
-        note: reading.note.clone(),
+        note,
     });
 }
 

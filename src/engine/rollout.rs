@@ -32,6 +32,8 @@ pub struct Rollout {
     pub step: usize,
     /// The newest generation.
     pub generation: Generation,
+    /// The newest generation that a load balancer was found at; the next one is newer than both.
+    pub found: Generation,
     /// Every region of the plan.
     pub regions: BTreeMap<RegionName, RegionState>,
     /// Time that counts, in this step.
@@ -105,6 +107,8 @@ pub struct RegionState {
     pub confirmed: Option<Generation>,
     /// Last canary weight read; none since the controller started, or while an effect is unknown.
     pub observed: Option<Weight>,
+    /// The generation that its targets stored, when it was last confirmed.
+    pub stored: Option<Generation>,
     /// The balancer's mark of its own start, when it was last confirmed.
     pub restart_marker: Option<String>,
     /// A change that nobody here made.
@@ -126,6 +130,8 @@ pub struct Pause {
     pub reason: String,
     /// Since when.
     pub at: Timestamp,
+    /// The one change of weights that a person let through since.
+    pub except: Option<Generation>,
 }
 
 impl Rollout {
@@ -144,6 +150,7 @@ impl Rollout {
             stage: 0,
             step: 0,
             generation: started.generation,
+            found: started.generation,
             regions: regions.collect(),
             clocks: Clocks::default(),
             paused: None,
@@ -216,6 +223,12 @@ impl Rollout {
         self.regions.values().all(|region| region.confirmed == Some(self.generation))
     }
 
+    /// Nothing may be raised now: paused, and not by a person's step forward since.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.paused.as_ref().is_some_and(|pause| pause.except != Some(self.generation))
+    }
+
     /// How often the rollout is looked at: the shortest poll interval of its regions.
     #[must_use]
     pub fn poll(&self) -> Millis {
@@ -237,6 +250,7 @@ impl Rollout {
                 self.undecided = false;
                 self.clocks = Clocks { polled_at: self.clocks.polled_at, ..Clocks::default() };
                 self.want(*generation, |name| weights.get(name).copied().unwrap_or_default());
+                self.let_through(*generation);
                 self.enter(Phase::Shifting, at);
             }
             Event::RegionRead { .. }
@@ -246,7 +260,7 @@ impl Rollout {
             | Event::RegionHealth { .. } => self.apply_region(event, at),
             Event::ShiftOverdue { .. } => self.overdue = true,
             Event::Polled { clocks } => {
-                self.data_overdue &= clocks.source_dark > Millis::ZERO;
+                self.data_overdue &= clocks.source_dark.max(clocks.canary_dark) > Millis::ZERO;
                 self.clocks = clocks.clone();
             }
             Event::Judged(judgement) | Event::StagePassed { judgement, .. } => {
@@ -257,6 +271,7 @@ impl Rollout {
                 self.judgement = Some((**judgement).clone());
             }
             Event::StageNotProven { owed, skipped, .. } => {
+                self.owed.retain(|criterion| !skipped.contains(criterion));
                 self.owed.extend(owed.iter().cloned());
                 self.not_proven.extend(skipped.iter().chain(owed).cloned());
             }
@@ -268,7 +283,8 @@ impl Rollout {
             }
             Event::DataOverdue { .. } => self.data_overdue = true,
             Event::Paused { by, reason } => {
-                self.paused = Some(Pause { by: by.name.clone(), reason: reason.clone(), at });
+                let (by, reason) = (by.name.clone(), reason.clone());
+                self.paused = Some(Pause { by, reason, at, except: None });
             }
             Event::Resumed { generation, .. } => self.apply_resumed(*generation, at),
             Event::RollbackStarted { cause, generation, judgement } => {
@@ -283,6 +299,7 @@ impl Rollout {
             Event::RolledBack => self.end(Phase::RolledBack, at),
             Event::PromotionStarted { generation } => {
                 self.want(*generation, |_| Weight::FULL);
+                self.let_through(*generation);
                 self.enter(Phase::Promoting, at);
             }
             Event::Promoted { .. } => self.end(Phase::Promoted, at),
@@ -307,11 +324,12 @@ impl Rollout {
         };
         let Some(state) = self.regions.get_mut(region) else { return };
         match event {
-            Event::RegionRead { weight, confirmed, restart_marker, note, .. } => {
+            Event::RegionRead { weight, confirmed, stored, restart_marker, note, .. } => {
                 state.observed = Some(*weight);
                 state.confirmed = *confirmed;
                 state.note.clone_from(note);
                 if confirmed.is_some() {
+                    state.stored = *stored;
                     state.restart_marker.clone_from(restart_marker);
                     state.drift = None;
                 }
@@ -321,7 +339,8 @@ impl Rollout {
                 state.observed = None;
                 state.note = Some(what.clone());
             }
-            Event::DriftFound { observed, kind, .. } => {
+            Event::DriftFound { observed, kind, newer, .. } => {
+                self.found = newer.map_or(self.found, |newer| newer.max(self.found));
                 state.observed = Some(*observed);
                 state.confirmed = None;
                 state.drift = Some(*kind);
@@ -337,7 +356,11 @@ impl Rollout {
     fn enter_by_confirmation(&mut self, at: Timestamp) {
         let confirmed = self.all_confirmed();
         match self.phase {
-            Phase::Shifting if confirmed => self.enter(Phase::Baking, at),
+            Phase::Shifting if confirmed => {
+                // The bake counts from the first look after the confirmation.
+                self.clocks.polled_at = None;
+                self.enter(Phase::Baking, at);
+            }
             Phase::Baking if !confirmed => self.enter(Phase::Shifting, at),
             _ => {}
         }
@@ -362,6 +385,13 @@ impl Rollout {
             region.desired = weight(name);
             region.confirmed = None;
             region.drift = None;
+        }
+    }
+
+    /// A step forward under a pause is a person's: that one is let through, and nothing after it.
+    fn let_through(&mut self, generation: Generation) {
+        if let Some(pause) = &mut self.paused {
+            pause.except = Some(generation);
         }
     }
 

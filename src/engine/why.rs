@@ -31,6 +31,7 @@ pub fn why(state: &Rollout, _now: Timestamp) -> Vec<Reason> {
             reasons.push(Reason::Gate { stage: state.stage().name.clone(), gate });
         }
         Phase::Baking => reasons.extend(baking(state)),
+        Phase::Shifting | Phase::Promoting => reasons.extend(capacity(state)),
         _ => {}
     }
     reasons.extend(unconfirmed(state));
@@ -161,12 +162,17 @@ fn dark(state: &Rollout, judgement: &Judgement) -> Vec<Reason> {
             what: cause.to_string(),
             rollback_in: rolls_back.then_some(left),
         });
-    } else if polled::is_dark(judgement) {
+    } else if let Some(region) = polled::not_looked_at(state, judgement) {
+        let what = format!("{region}: not looked at yet");
+        reasons.push(Reason::SourceDark { what, rollback_in: None });
+    } else if polled::is_dark(state, judgement) {
         let rolls_back = policy.on_source_error.action == OnFail::Rollback;
         let left = policy.on_source_error.after.minus(state.clocks.source_dark);
-        let what =
-            polled::source_dark(judgement).unwrap_or_else(|| "no traffic on either arm".to_owned());
-        reasons.push(Reason::SourceDark { what, rollback_in: rolls_back.then_some(left) });
+        let dark = polled::source_dark(judgement);
+        // Without traffic on either arm nothing counts down.
+        let rollback_in = (rolls_back && dark.is_some()).then_some(left);
+        let what = dark.unwrap_or_else(|| "no traffic on either arm".to_owned());
+        reasons.push(Reason::SourceDark { what, rollback_in });
     }
     reasons
 }
@@ -188,7 +194,11 @@ fn held(judgement: &Judgement) -> Option<Reason> {
             None if judgement.log_harm >= LOG_HARM_HOLD => {
                 format!("signs of harm, 1 in {:.0} by chance", judgement.log_harm.exp())
             }
-            None => return None,
+            None => judgement
+                .verdicts
+                .iter()
+                .find(|verdict| !verdict.dry_run && verdict.outcome == Outcome::Fail)
+                .map(|verdict| format!("{}: proven violated", verdict.text))?,
         }
     };
     Some(Reason::Held { what })

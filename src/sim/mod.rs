@@ -1,1 +1,31 @@
 //! A seeded world with faults, for tests.
+//!
+//! [`Simulation`] walks one rollout through a world of load balancers, metrics and people that misbehave as a list of
+//! [`Planned`] faults says, in virtual time, and reports every promise that was broken. The same seed and the same
+//! faults give the same history, so a failing one can be shrunk by dropping faults.
+//!
+//! Not modelled: a balancer that stores no generation and applies a write after its caller gave up (no protocol can
+//! tell), and two of Tidegate's own controllers at once.
+
+mod balancer;
+mod checks;
+pub(crate) mod coverage;
+mod fault;
+mod metrics;
+mod options;
+mod recorded;
+pub mod sample;
+mod shrink;
+mod simulation;
+mod world;
+
+#[cfg(test)]
+mod tests;
+
+pub use balancer::Balancer;
+pub use coverage::Coverage;
+pub use fault::{CrashPoint, Fault, Planned};
+pub use metrics::{Metrics, Truth};
+pub use options::Options;
+pub use shrink::shrink;
+pub use simulation::{Report, Simulation};

@@ -1,0 +1,8 @@
+//! One table per boundary of `decide`: state, input, time, and the facts that follow. A second turn changes nothing.
+
+mod commands;
+mod data;
+mod drift;
+mod evidence;
+mod scene;
+mod walk;

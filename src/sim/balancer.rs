@@ -1,0 +1,191 @@
+//! A region's load balancer, well or not.
+
+use super::sample;
+use crate::engine::event::ArmBackends;
+use crate::engine::input::RegionReading;
+use crate::units::{Generation, Millis, RegionName, Weight};
+
+/// What a call came back with.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// What was read.
+    Read(RegionReading),
+    /// It never left.
+    NotSent,
+    /// It left; what would have been answered, if it was only the answer that got lost.
+    Unknown(Option<RegionReading>),
+}
+
+/// What goes wrong with the next write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    AnswerLost,
+    AnswerLate,
+    WriteLate,
+    NotSent,
+    Lie,
+}
+
+/// A region's load balancer.
+#[derive(Debug, Clone)]
+pub struct Balancer {
+    name: RegionName,
+    /// What the data plane does.
+    pub(super) weight: Weight,
+    /// The generation stored beside it, if it can store one.
+    stored: Option<Generation>,
+    stores: bool,
+    shows_restart: bool,
+    sees_backends: bool,
+    restarts: u64,
+    past: Option<(Weight, Option<Generation>)>,
+    pub(super) trouble: Option<Trouble>,
+    pub(super) stale_read: bool,
+    pub(super) lags_until: Millis,
+    pub(super) dark_until: Millis,
+    pub(super) canary_dead_until: Millis,
+    pub(super) all_dead_until: Millis,
+    late: Vec<(Millis, Weight, Generation)>,
+    /// Somebody else changed it since our last applied write.
+    pub(super) touched: bool,
+}
+
+impl Balancer {
+    /// At rest; what it can store and show comes from the bits of `kind`.
+    pub(super) fn new(name: RegionName, kind: u8) -> Self {
+        Self {
+            name,
+            weight: Weight::ZERO,
+            stored: None,
+            stores: kind & 1 == 0,
+            shows_restart: kind & 2 == 0,
+            sees_backends: kind & 4 == 0,
+            restarts: 1,
+            past: None,
+            trouble: None,
+            stale_read: false,
+            lags_until: Millis::ZERO,
+            dark_until: Millis::ZERO,
+            canary_dead_until: Millis::ZERO,
+            all_dead_until: Millis::ZERO,
+            late: Vec::new(),
+            touched: false,
+        }
+    }
+
+    /// It keeps the generation beside the weight.
+    pub(super) fn stores(&self) -> bool {
+        self.stores
+    }
+
+    /// Applies the writes that were on their way until `now`.
+    pub(super) fn advance(&mut self, now: Millis) {
+        let (due, later) = std::mem::take(&mut self.late).into_iter().partition(|it| it.0 <= now);
+        self.late = later;
+        for (_, weight, generation) in Vec::from_iter::<Vec<_>>(due) {
+            self.apply(weight, generation);
+        }
+    }
+
+    /// Reads what it does now.
+    pub(super) fn read(&mut self, asked_at: Generation, now: Millis) -> Answer {
+        if now < self.dark_until {
+            return Answer::NotSent;
+        }
+        let past = self.past.filter(|_| std::mem::take(&mut self.stale_read));
+        let mut reading = self.reading(asked_at, now);
+        if let Some((weight, stored)) = past {
+            (reading.weight, reading.generation) = (weight, stored);
+        }
+        Answer::Read(reading)
+    }
+
+    /// Sets it and reads it back, as far as it is well.
+    pub(super) fn set(&mut self, weight: Weight, generation: Generation, now: Millis) -> Answer {
+        if now < self.dark_until {
+            return Answer::Unknown(None);
+        }
+        match self.trouble.take() {
+            Some(Trouble::NotSent) => return Answer::NotSent,
+            Some(Trouble::WriteLate) if self.stores => {
+                self.late.push((now.plus(Millis::from_secs(45)), weight, generation));
+                return Answer::Unknown(None);
+            }
+            Some(Trouble::Lie) => {}
+            Some(Trouble::AnswerLost) => {
+                self.apply(weight, generation);
+                return Answer::Unknown(None);
+            }
+            Some(Trouble::AnswerLate) => {
+                self.apply(weight, generation);
+                return Answer::Unknown(Some(self.reading(generation, now)));
+            }
+            _ => self.apply(weight, generation),
+        }
+        Answer::Read(self.reading(generation, now))
+    }
+
+    /// Somebody sets the weight by hand; what is stored beside it stays.
+    pub(super) fn edit(&mut self, weight: Weight) {
+        self.touched = true;
+        self.weight = weight;
+    }
+
+    /// Another controller sets weight and generation.
+    pub(super) fn overtake(&mut self, weight: Weight, generation: Generation) {
+        self.edit(weight);
+        self.stored = Some(generation).filter(|_| self.stores);
+    }
+
+    /// Starts anew with nothing to the canary.
+    pub(super) fn restart(&mut self) {
+        self.edit(Weight::ZERO);
+        self.stored = None;
+        self.restarts += 1;
+    }
+
+    /// Nothing is wrong any more, and nothing is on its way.
+    pub(super) fn heal(&mut self) {
+        self.trouble = None;
+        self.stale_read = false;
+        for until in [&mut self.lags_until, &mut self.dark_until] {
+            *until = Millis::ZERO;
+        }
+        self.canary_dead_until = Millis::ZERO;
+        self.all_dead_until = Millis::ZERO;
+    }
+
+    fn apply(&mut self, weight: Weight, generation: Generation) {
+        if self.stored.is_some_and(|stored| stored > generation) {
+            return;
+        }
+        self.past = Some((self.weight, self.stored));
+        self.weight = weight;
+        self.stored = Some(generation).filter(|_| self.stores);
+        self.touched = false;
+    }
+
+    fn reading(&self, asked_at: Generation, now: Millis) -> RegionReading {
+        let settled = now >= self.lags_until;
+        RegionReading {
+            region: self.name.clone(),
+            asked_at,
+            weight: self.weight,
+            settled,
+            generation: self.stored,
+            restart_marker: self.shows_restart.then(|| format!("start-{}", self.restarts)),
+            backends: self.sees_backends.then(|| self.backends(now)),
+            note: (!settled).then(|| "1 of 2 instances lags".to_owned()),
+        }
+    }
+
+    fn backends(&self, now: Millis) -> ArmBackends {
+        if now < self.all_dead_until {
+            sample::backends(0, 0)
+        } else if now < self.canary_dead_until {
+            sample::backends(0, 2)
+        } else {
+            sample::backends(2, 2)
+        }
+    }
+}

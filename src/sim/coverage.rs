@@ -1,0 +1,56 @@
+//! How often everything happened that a simulation can do.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+
+/// Counts by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Coverage(BTreeMap<String, u64>);
+
+impl Coverage {
+    /// One more of `kind` with the name of the enum's variant.
+    pub fn see(&mut self, kind: &str, value: &impl fmt::Debug) {
+        let name = format!("{kind} {}", variant(value));
+        *self.0.entry(name).or_default() += 1;
+    }
+
+    /// One more of `name`.
+    pub fn count(&mut self, name: &str) {
+        *self.0.entry(name.to_owned()).or_default() += 1;
+    }
+
+    /// How often `name` happened.
+    #[must_use]
+    pub fn of(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+
+    /// Adds all counts of another one.
+    pub fn add(&mut self, other: &Self) {
+        for (name, count) in &other.0 {
+            *self.0.entry(name.clone()).or_default() += count;
+        }
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(name, count)| writeln!(formatter, "{count:>9}  {name}"))
+    }
+}
+
+/// The name of an enum's variant, read from its debug text without writing all of it.
+pub(crate) fn variant(value: &impl fmt::Debug) -> String {
+    struct Head(String);
+    impl Write for Head {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let name = text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+            self.0.push_str(name);
+            if name.len() == text.len() { Ok(()) } else { Err(fmt::Error) }
+        }
+    }
+    let mut head = Head(String::new());
+    // An error only says that the name has ended.
+    let _ = write!(head, "{value:?}");
+    head.0
+}

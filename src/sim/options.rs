@@ -1,0 +1,107 @@
+//! What a simulated rollout is about.
+
+use rand::{Rng, RngExt};
+
+use super::sample;
+use crate::engine::decide::{Decision, decide};
+use crate::engine::input::Input;
+use crate::engine::outstanding::{Action, outstanding};
+use crate::engine::rollout::Rollout;
+use crate::spec::plan::{Authority, OnFail, OnUndecided, Plan, Step};
+use crate::units::{Millis, Timestamp};
+
+/// How a simulation is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Faults happen before this time; afterwards the world is well and people help.
+    pub faults_until: Millis,
+    /// A rollout that is not over this long after the faults is stuck.
+    pub patience: Millis,
+    /// At most this many faults.
+    pub faults_max: usize,
+    /// What decides: the engine, or a wrong one that has to be found.
+    pub decide: fn(&Rollout, &Input, Timestamp) -> Decision,
+    /// What is outstanding: the engine, or a wrong one.
+    pub outstanding: fn(&Rollout) -> Vec<Action>,
+    /// A wrong driver: takes what it asked for as what it read.
+    pub believes_echo: bool,
+    /// A wrong driver: takes every answer as one to the newest question.
+    pub forgets_question: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            faults_until: Millis::from_secs(300),
+            patience: Millis::from_secs(2_400),
+            faults_max: 8,
+            decide,
+            outstanding,
+            believes_echo: false,
+            forgets_question: false,
+        }
+    }
+}
+
+/// A variation of the sample plan: steps, waves, gates, holdback, authority, policies.
+pub(super) fn plan(random: &mut impl Rng) -> Plan {
+    let mut plan = sample::plan();
+    plan.authority = match random.random_range(0..8) {
+        0 => Authority::Observe,
+        1 => Authority::RollbackOnly,
+        _ => Authority::Full,
+    };
+    let policies = [OnUndecided::Wait, OnUndecided::Carry, OnUndecided::Proceed];
+    for stage in &mut plan.stages {
+        stage.on_undecided = policies[random.random_range(0..3)];
+        if random.random_bool(0.15) {
+            stage.gate = Some("a person looks first".to_owned());
+        }
+    }
+    if random.random_bool(0.3) {
+        plan.policy.on_missing.action = OnFail::Hold;
+    }
+    if random.random_bool(0.3) {
+        plan.policy.on_source_error.action = OnFail::Rollback;
+    }
+    if random.random_bool(0.3) {
+        hold_back(&mut plan);
+    }
+    if random.random_bool(0.4) {
+        add_steps(&mut plan, random);
+    }
+    plan
+}
+
+fn hold_back(plan: &mut Plan) {
+    plan.policy.holdback = sample::percent(2.0);
+    let last = plan.stages.len() - 1;
+    for weight in plan.stages[last].steps.iter_mut().flat_map(|step| step.weights.values_mut()) {
+        *weight = sample::percent(98.0);
+    }
+}
+
+/// Steps within a stage: all regions together at half the way, or one region after another.
+fn add_steps(plan: &mut Plan, random: &mut impl Rng) {
+    let stage = random.random_range(1..plan.stages.len());
+    let before = plan.stages[stage - 1].steps.last().map(|step| step.weights.clone());
+    let mut weights = before.unwrap_or_default();
+    let regions = plan.stages[stage].regions.clone();
+    let last = plan.stages[stage].steps[0].clone();
+    let mut steps = Vec::new();
+    if random.random_bool(0.5) {
+        for region in &regions[..regions.len() - 1] {
+            weights.insert(region.clone(), last.weights[region]);
+            steps.push(Step { weights: weights.clone(), bake: Millis::from_secs(10) });
+        }
+    } else {
+        for percent in [28.0, 60.0].into_iter().map(sample::percent) {
+            let lower = |weight: &&mut crate::units::Weight| **weight > percent;
+            let mut half = last.weights.clone();
+            half.values_mut().filter(lower).for_each(|weight| *weight = percent);
+            steps.push(Step { weights: half, bake: Millis::from_secs(10) });
+        }
+    }
+    steps.push(last);
+    plan.stages[stage].steps = steps;
+}

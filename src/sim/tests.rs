@@ -1,0 +1,246 @@
+use super::*;
+use crate::engine::decide::{Decision, decide};
+use crate::engine::input::Input;
+use crate::engine::outstanding::{Action, outstanding};
+use crate::engine::rollout::Rollout;
+use crate::units::{Millis, Timestamp};
+
+/// Everything that a run over all seeds has to have seen.
+const EXPECTED: &[(&str, &[&str])] = &[
+    ("answer", &["Accepted", "NothingToDo", "Refused", "not sent", "unknown"]),
+    ("cause", &["Asked", "Breach", "CanaryUnhealthy", "HandEdit", "NoData", "SourceDark"]),
+    ("command", &["Pause", "Promote", "Resume", "Rollback"]),
+    ("crash", &["AfterAnswer", "AfterRecord", "AfterSend", "BeforeRecord", "Recovering"]),
+    ("drift", &["Ceiling", "Newer", "Restart", "TowardsCanary"]),
+    ("end", &["Promoted", "RolledBack"]),
+    (
+        "event",
+        &[
+            "BackendsSeen",
+            "DataOverdue",
+            "DebtPaid",
+            "DriftFound",
+            "EffectUnknown",
+            "GateOpened",
+            "GateReached",
+            "Judged",
+            "Paused",
+            "Polled",
+            "Prepared",
+            "Promoted",
+            "PromotionStarted",
+            "Recovered",
+            "RegionHealth",
+            "RegionRead",
+            "Resumed",
+            "RollbackStarted",
+            "RolledBack",
+            "ShiftOverdue",
+            "StageNotProven",
+            "StagePassed",
+            "StageUndecided",
+            "StepEntered",
+        ],
+    ),
+    (
+        "fault",
+        &[
+            "AllDead",
+            "AnswerLate",
+            "AnswerLost",
+            "BlackHole",
+            "CanaryDead",
+            "ClockBack",
+            "ClockForward",
+            "Crash",
+            "Edit",
+            "Lags",
+            "Lie",
+            "Newer",
+            "NotSent",
+            "Pause",
+            "PauseAndPromote",
+            "Promote",
+            "Restart",
+            "Resume",
+            "Rollback",
+            "RollbackAndPromote",
+            "StaleLook",
+            "StaleRead",
+            "Unhealthy",
+            "WriteLate",
+        ],
+    ),
+    ("late", &["answer"]),
+    (
+        "reason",
+        &[
+            "Baking",
+            "CanaryDark",
+            "Drifted",
+            "Gate",
+            "Held",
+            "IdleSlotHasTraffic",
+            "NoHealthyBackend",
+            "NotConfirmed",
+            "NotProven",
+            "NotRead",
+            "ObserveOnly",
+            "Over",
+            "Owed",
+            "Paused",
+            "RaiseByHand",
+            "RegionUnhealthy",
+            "RollingBack",
+            "SourceDark",
+            "StageNotProven",
+            "TooFewRequests",
+            "Undecided",
+            "WayBackTooNarrow",
+        ],
+    ),
+    ("struck", &["AnswerLate", "AnswerLost", "Lie", "NotSent", "WriteLate"]),
+    (
+        "truth",
+        &[
+            "Bad",
+            "CanaryDark",
+            "Flapping",
+            "Good",
+            "HeldFail",
+            "NeedsMore",
+            "NoTraffic",
+            "SignsOfHarm",
+            "Slow",
+            "SourceDark",
+            "Undecided",
+        ],
+    ),
+    ("waits", &["Baking", "Gated", "Preparing", "Promoting", "Shifting"]),
+];
+
+fn run(seed: u64, options: &Options) -> Report {
+    Simulation::new(seed, Simulation::plan(seed), options.clone()).run()
+}
+
+/// The same seed with as few faults as still break something, and what happened.
+fn smallest(failed: Report, options: &Options) -> String {
+    let seed = failed.seed;
+    let again = |faults| {
+        let plan = Simulation::plan(seed);
+        Simulation::with_faults(seed, plan, faults, options.clone()).keeping_history().run()
+    };
+    let smallest = shrink(failed, again);
+    let smallest = again(smallest.faults);
+    let Report { violations, history, faults, .. } = &smallest;
+    let history = history.join("\n");
+    format!("seed {seed}\n{violations:#?}\n{history}\nfaults that it takes: {faults:?}")
+}
+
+fn run_all(seeds: std::ops::Range<u64>, options: &Options) -> Coverage {
+    let mut coverage = Coverage::default();
+    for seed in seeds {
+        let report = run(seed, options);
+        coverage.add(&report.coverage);
+        assert!(report.violations.is_empty(), "{}", smallest(report, options));
+    }
+    coverage
+}
+
+#[test]
+fn five_thousand_rollouts_break_no_promise() {
+    let runs = [0..2_500, 2_500..5_000]
+        .map(|seeds| std::thread::spawn(move || run_all(seeds, &Options::default())));
+    let mut coverage = Coverage::default();
+    for run in runs {
+        match run.join() {
+            Ok(counts) => coverage.add(&counts),
+            Err(cause) => std::panic::resume_unwind(cause),
+        }
+    }
+    println!("{coverage}");
+    for (kind, names) in EXPECTED {
+        for name in *names {
+            assert!(coverage.of(&format!("{kind} {name}")) > 0, "never seen: {kind} {name}");
+        }
+    }
+}
+
+#[test]
+fn rollouts_crowded_with_faults_break_no_promise() {
+    let options = Options { faults_max: 40, ..Options::default() };
+    run_all(100_000..100_600, &options);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history() {
+    for seed in 0..20 {
+        let once = || {
+            let plan = Simulation::plan(seed);
+            Simulation::new(seed, plan, Options::default()).keeping_history().run()
+        };
+        assert_eq!(once().history, once().history, "seed {seed}");
+    }
+}
+
+/// A wrong engine or driver breaks a promise within 2,000 seeds; otherwise the simulation proves nothing.
+#[track_caller]
+fn is_found(options: &Options, promise: &str) {
+    let found = (0..2_000).find(|&seed| {
+        run(seed, options).violations.iter().any(|violation| violation.contains(promise))
+    });
+    let seed = found.expect("a wrong one that nobody notices");
+    println!("found by seed {seed}: {promise}");
+}
+
+#[test]
+fn an_engine_that_takes_any_look_for_a_current_one_is_found() {
+    fn wrong(state: &Rollout, input: &Input, now: Timestamp) -> Decision {
+        let Input::Polled(look) = input else { return decide(state, input, now) };
+        let mut look = look.clone();
+        look.judgement.generation = state.generation;
+        decide(state, &Input::Polled(look), now)
+    }
+    is_found(&Options { decide: wrong, ..Options::default() }, "a look at other weights");
+}
+
+#[test]
+fn an_engine_that_raises_while_paused_is_found() {
+    fn wrong(state: &Rollout) -> Vec<Action> {
+        outstanding(&Rollout { paused: None, ..state.clone() })
+    }
+    is_found(&Options { outstanding: wrong, ..Options::default() }, "a raise while paused");
+}
+
+#[test]
+fn an_engine_that_gives_weight_to_an_empty_pool_is_found() {
+    fn wrong(state: &Rollout) -> Vec<Action> {
+        let mut blind = state.clone();
+        blind.regions.values_mut().for_each(|region| region.backends = None);
+        outstanding(&blind)
+    }
+    let options = Options { outstanding: wrong, faults_max: 40, ..Options::default() };
+    is_found(&options, "no backend is healthy");
+}
+
+#[test]
+fn an_engine_that_believes_the_clock_is_found() {
+    fn wrong(state: &Rollout, input: &Input, now: Timestamp) -> Decision {
+        let mut credulous = state.clone();
+        let ages = Millis::from_secs(10_000_000);
+        credulous.plan.regions.values_mut().for_each(|region| region.poll = ages);
+        decide(&credulous, input, now)
+    }
+    is_found(&Options { decide: wrong, ..Options::default() }, "of real time");
+}
+
+#[test]
+fn a_driver_that_believes_its_own_echo_is_found() {
+    is_found(&Options { believes_echo: true, ..Options::default() }, "but it is");
+}
+
+#[test]
+fn a_driver_that_takes_an_old_answer_for_a_new_one_is_found() {
+    let options = Options { forgets_question: true, faults_max: 40, ..Options::default() };
+    is_found(&options, "that nobody made");
+}
