@@ -6,4 +6,5 @@ mod envoy;
 mod metrics;
 mod parts;
 mod sample;
+mod spec;
 mod store;
