@@ -32,7 +32,9 @@ impl Admin {
         let body = response.into_body().collect().await.ok()?.to_bytes();
         let dump: Value = serde_json::from_slice(&body).ok()?;
         let clusters = dump
-            .pointer("/configs/0/route_config/virtual_hosts/0/routes/0/route/weighted_clusters/clusters")?
+            .pointer(
+                "/configs/0/route_config/virtual_hosts/0/routes/0/route/weighted_clusters/clusters",
+            )?
             .as_array()?;
         let of = |one: &Value| one["weight"].as_u64().unwrap_or(0);
         let name = format!("api-{slot}");

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidegate::driver::Error;
 use tidegate::driver::clock::SystemClock;
 use tidegate::driver::effects::RegionBalancers;
 use tidegate::driver::service::{adopt, start};
 use tidegate::driver::site::{RegionSite, Site};
 use tidegate::driver::task::{Handle, Task, drive};
 use tidegate::driver::view::View;
-use tidegate::driver::Error;
 use tidegate::engine::decide::Answer;
 use tidegate::engine::event::{Actor, Event, Fact};
 use tidegate::engine::input::Command;
@@ -104,9 +104,21 @@ impl Controller {
         Driven { id, views: handle.views(), handle, task: tokio::spawn(drive(task)) }
     }
 
-    /// Every fact of a rollout.
+    /// Every fact of a rollout; the story is printed.
     pub async fn history(&self, id: &RolloutId) -> Vec<(Seq, Fact)> {
-        self.store.history(&service(), Some(id), 10_000).await.unwrap()
+        let history = self.store.history(&service(), Some(id), 10_000).await.unwrap();
+        tell(&history);
+        history
+    }
+}
+
+/// Prints when what happened.
+fn tell(history: &[(Seq, Fact)]) {
+    let Some(begin) = history.first().map(|(_, fact)| fact.at) else { return };
+    for (seq, fact) in history {
+        for name in name(&fact.event) {
+            println!("{:>7.2} s  {:>4}  {name}", fact.at.since(begin).as_secs_f64(), seq.0);
+        }
     }
 }
 
@@ -185,7 +197,11 @@ pub async fn until(
 
 /// Names of the events, one after the other, those of reading and polling left out.
 pub fn names(history: &[(Seq, Fact)]) -> Vec<String> {
-    let name = |event: &Event| match event {
+    history.iter().filter_map(|(_, fact)| name(&fact.event)).collect()
+}
+
+fn name(event: &Event) -> Option<String> {
+    match event {
         Event::StepEntered { stage, .. } => Some(format!("stage {stage}")),
         Event::StagePassed { stage, .. } => Some(format!("passed {stage}")),
         Event::PromotionStarted { .. } => Some("promoting".to_owned()),
@@ -197,6 +213,5 @@ pub fn names(history: &[(Seq, Fact)]) -> Vec<String> {
         Event::Resumed { .. } => Some("resumed".to_owned()),
         Event::Recovered => Some("recovered".to_owned()),
         _ => None,
-    };
-    history.iter().filter_map(|(_, fact)| name(&fact.event)).collect()
+    }
 }

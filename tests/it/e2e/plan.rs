@@ -46,12 +46,7 @@ const STAGE_3: [Rule; 3] = [
 /// With margins that some hundred requests decide.
 pub fn walk() -> Plan {
     let stage_1 = [
-        (
-            7,
-            "error_rate_increase < 10%",
-            "error_rate",
-            Test::Rate { factor: 1.0, offset: 0.1 },
-        ),
+        (7, "error_rate_increase < 10%", "error_rate", Test::Rate { factor: 1.0, offset: 0.1 }),
         (
             8,
             "response_time_increase < 45%",
@@ -76,12 +71,7 @@ pub fn short() -> Plan {
 /// The criteria and triggers as the design document has them.
 pub fn documented() -> Plan {
     let stage_1 = [
-        (
-            7,
-            "error_rate_increase < 0.1%",
-            "error_rate",
-            Test::Rate { factor: 1.0, offset: 0.001 },
-        ),
+        (7, "error_rate_increase < 0.1%", "error_rate", Test::Rate { factor: 1.0, offset: 0.001 }),
         (
             8,
             "response_time_increase < 10%",
@@ -182,15 +172,16 @@ fn analyses() -> BTreeMap<AnalysisName, Analysis> {
              envoy_response_code_class=\"{class}\"}}"
         )
     };
-    let share = |class: &str, part_is_good: bool| Measurement::Proportion {
+    let share = |class: &str, part_is_good: bool| {
+        Measurement::Proportion {
         unit: "requests".to_owned(),
         part: answers(class),
         part_is_good,
         total: "envoy_cluster_upstream_rq_completed{envoy_cluster_name=\"$cluster\", region=\"$region\"}"
             .to_owned(),
+    }
     };
-    let buckets =
-        "envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name=\"$cluster\", region=\"$region\"}";
+    let buckets = "envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name=\"$cluster\", region=\"$region\"}";
     let healthy =
         "envoy_cluster_membership_healthy{envoy_cluster_name=\"$cluster\", region=\"$region\"}";
     let all = [

@@ -64,6 +64,11 @@ impl Server {
         self.shared.slowdown.store(times, Relaxed);
     }
 
+    /// The next failure counts as the first.
+    pub fn forget_failures(&self) {
+        *self.shared.first_failure.lock().unwrap() = None;
+    }
+
     /// When it first failed a request, if it has.
     pub fn first_failure(&self) -> Option<Instant> {
         *self.shared.first_failure.lock().unwrap()

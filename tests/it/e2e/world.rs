@@ -82,16 +82,14 @@ impl World {
         }
         let prometheus = Prometheus::scraping(&jobs(&regions, &[&blue, &green])).await;
         let loads = regions.iter().zip(rates);
-        let loads =
-            loads.map(|(region, rate)| Load::start(region.envoy.listener, rate)).collect();
+        let loads = loads.map(|(region, rate)| Load::start(region.envoy.listener, rate)).collect();
         Self { loads, prometheus, regions, blue, green, folder, _turn: turn }
     }
 
     /// Where everything is.
     pub fn address(&self) -> Address {
-        let region = |site: &Site| {
-            (site.name.clone(), (site.routes.clone(), site.envoy.admin_address()))
-        };
+        let region =
+            |site: &Site| (site.name.clone(), (site.routes.clone(), site.envoy.admin_address()));
         Address {
             state: self.folder.path().join("state"),
             url: self.prometheus.url.clone(),
@@ -148,10 +146,8 @@ fn jobs(regions: &[Site], servers: &[&Server]) -> Vec<String> {
         )
     };
     let addresses: Vec<_> = servers.iter().map(|one| format!("'{}'", one.address)).collect();
-    let own = format!(
-        "{{job_name: servers, static_configs: [{{targets: [{}]}}]}}",
-        addresses.join(", ")
-    );
+    let own =
+        format!("{{job_name: servers, static_configs: [{{targets: [{}]}}]}}", addresses.join(", "));
     regions.iter().map(envoy).chain([own]).collect()
 }
 
@@ -171,7 +167,11 @@ impl Address {
             authority: Authority::Full,
             slots,
             metrics: [template("cluster", "api-{slot}"), template("slot", "{slot}")].into(),
-            targets: self.regions.keys().map(|name| (name.clone(), vec![self.target(name)])).collect(),
+            targets: self
+                .regions
+                .keys()
+                .map(|name| (name.clone(), vec![self.target(name)]))
+                .collect(),
         };
         Fleet {
             file: "tidegate.yaml".to_owned(),
@@ -228,15 +228,10 @@ fn at() -> Location {
 }
 
 /// Waits until it holds, looking again and again for some seconds.
-pub async fn until(
-    what: &str,
-    seconds: u64,
-    mut holds: impl AsyncFnMut() -> bool,
-) {
+pub async fn until(what: &str, seconds: u64, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
     while !holds().await {
         assert!(std::time::Instant::now() < deadline, "never within {seconds} s: {what}");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }
-
