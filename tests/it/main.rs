@@ -1,6 +1,7 @@
 //! The only integration-test binary.
 
 mod conformance;
+mod e2e;
 mod envoy;
 mod metrics;
 mod parts;

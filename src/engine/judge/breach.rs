@@ -107,8 +107,9 @@ impl Judge {
             scene.plan.analyses.get(&it.analysis).is_some_and(|analysis| analysis.dry_run)
         };
         let mut triggers = scene.plan.triggers.iter();
-        let trigger =
-            triggers.find(|it| it.test == Test::Holds && !dry(it) && self.check_failed(it))?;
+        let trigger = triggers.find(|it| {
+            it.test == Test::Holds && !dry(it) && self.check_failed(it, &scene.regions)
+        })?;
         let text = format!("`{}` ({}) failed at its last three runs", trigger.text, place(trigger));
         Some(Breach {
             criteria: vec![trigger.id.clone()],

@@ -15,7 +15,8 @@ const HELD_SHARE_MIN: f64 = 0.9;
 /// A trigger that is a check needs this many failed runs in a row: one bad answer is never enough.
 const FAILED_RUNS_MIN: u64 = 3;
 
-/// A check's runs in one region at this generation.
+/// A check's runs in one region at this generation, those left out that came while the region's numbers were dark: then
+/// nothing bakes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct CheckRecord {
     runs: u64,
@@ -37,7 +38,7 @@ enum Trouble {
 pub(super) type Checks = BTreeMap<AnalysisName, BTreeMap<RegionName, CheckRecord>>;
 
 impl CheckRecord {
-    fn take(&mut self, measured: &Measured) {
+    fn take(&mut self, measured: &Measured, is_dark: bool) {
         let (held, trouble) = match measured {
             Measured::Check { held: true, .. } => (true, None),
             Measured::Check { detail, .. } => (false, Some(Trouble::NotHeld(detail.clone()))),
@@ -45,8 +46,10 @@ impl CheckRecord {
             Measured::SourceError(text) => (false, Some(Trouble::Error(text.clone()))),
             _ => (false, Some(Trouble::Error("the check has no answer".to_owned()))),
         };
-        self.runs += 1;
-        self.held += u64::from(held);
+        if !is_dark {
+            self.runs += 1;
+            self.held += u64::from(held);
+        }
         // An error is no answer: it never passes, and it never rolls back.
         match &trouble {
             None => self.failed_in_a_row = 0,
@@ -71,8 +74,9 @@ impl Judge {
                     matches!(analysis.measurement, Measurement::Check { .. })
                 });
                 if is_check {
+                    let is_dark = self.is_dark(plan, region);
                     let records = self.checks.entry(name.clone()).or_default();
-                    records.entry(region.clone()).or_default().take(measured);
+                    records.entry(region.clone()).or_default().take(measured, is_dark);
                 }
             }
         }
@@ -85,14 +89,18 @@ impl Judge {
         }
     }
 
-    /// Whether the check that `criterion` names holds; for a trigger, whether it does not.
-    pub(super) fn check_outcome(&self, criterion: &Criterion, is_trigger: bool) -> Outcome {
-        let nothing = BTreeMap::new();
-        let records = self.checks.get(&criterion.analysis).unwrap_or(&nothing);
-        if is_trigger && self.check_failed(criterion) {
+    /// Whether the check that `criterion` names holds in all of `regions`; for a trigger, whether it does not in one.
+    pub(super) fn check_outcome(
+        &self,
+        criterion: &Criterion,
+        is_trigger: bool,
+        regions: &[RegionName],
+    ) -> Outcome {
+        let records = self.check_records(criterion, regions);
+        if is_trigger && self.check_failed(criterion, regions) {
             return Outcome::Fail;
         }
-        for (region, record) in records {
+        for (region, record) in &records {
             match &record.trouble {
                 Some(Trouble::Error(text)) => {
                     return Outcome::Undecided(Undecided::SourceError(format!("{region}: {text}")));
@@ -106,7 +114,8 @@ impl Judge {
             }
         }
         // A region whose check has not run at this generation has shown nothing yet.
-        if records.is_empty() || records.values().any(|record| record.runs == 0) {
+        let is_new = |region| records.get(region).is_none_or(|record| record.runs == 0);
+        if regions.is_empty() || regions.iter().any(is_new) {
             return Outcome::Undecided(Undecided::NotEnoughData {
                 requests: 0,
                 requests_min: 0,
@@ -125,17 +134,26 @@ impl Judge {
     }
 
     /// Whether a check failed so often in a row, somewhere, that a trigger on it rolls back.
-    pub(super) fn check_failed(&self, criterion: &Criterion) -> bool {
-        let records = self.checks.get(&criterion.analysis);
-        records.is_some_and(|records| {
-            records.values().any(|record| record.failed_in_a_row >= FAILED_RUNS_MIN)
-        })
+    pub(super) fn check_failed(&self, criterion: &Criterion, regions: &[RegionName]) -> bool {
+        let records = self.check_records(criterion, regions);
+        records.values().any(|record| record.failed_in_a_row >= FAILED_RUNS_MIN)
+    }
+
+    /// What a check said where it counts: without canary traffic, a check of the canary has nothing to say.
+    fn check_records<'a>(
+        &'a self,
+        criterion: &Criterion,
+        regions: &[RegionName],
+    ) -> BTreeMap<&'a RegionName, &'a CheckRecord> {
+        let all = self.checks.get(&criterion.analysis).into_iter().flatten();
+        all.filter(|(name, _)| regions.contains(name)).collect()
     }
 
     /// Failed and all runs at this generation.
-    pub(super) fn check_numbers(&self, criterion: &Criterion) -> Numbers {
-        let records = self.checks.get(&criterion.analysis).into_iter().flat_map(BTreeMap::values);
-        let (runs, held) = records.fold((0, 0), |sum, it| (sum.0 + it.runs, sum.1 + it.held));
+    pub(super) fn check_numbers(&self, criterion: &Criterion, regions: &[RegionName]) -> Numbers {
+        let records = self.check_records(criterion, regions);
+        let (runs, held) =
+            records.values().fold((0, 0), |sum, it| (sum.0 + it.runs, sum.1 + it.held));
         Numbers {
             method: "check".to_owned(),
             effect: (runs > 0).then(|| held as f64 / runs as f64),

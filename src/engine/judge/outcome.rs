@@ -100,7 +100,10 @@ impl Judge {
             |set: &&MonitorSet| set.analysis == criterion.analysis && set.test == criterion.test;
         let found = self.sets.iter().position(|set| tested(&set));
         let (outcome, numbers) = match found {
-            None => (self.check_outcome(criterion, is_trigger), self.check_numbers(criterion)),
+            None => (
+                self.check_outcome(criterion, is_trigger, &scene.regions),
+                self.check_numbers(criterion, &scene.regions),
+            ),
             Some(index) => (self.outcome(scene, index), self.numbers(scene, &self.sets[index])),
         };
         Verdict {

@@ -80,6 +80,16 @@ impl Judge {
         looked.collect()
     }
 
+    /// Whether a number that decides is missing in a region, as of the look at hand.
+    pub(super) fn is_dark(&self, plan: &Plan, name: &RegionName) -> bool {
+        let Some(region) = self.regions.get(name) else { return false };
+        let mut decides = self.sets.iter().filter(|set| !set.dry_run && self.applies(plan, set));
+        decides.any(|set| {
+            let record = region.records.get(&set.analysis);
+            record.is_some_and(|it| state_of(region, &set.analysis, &it.status).is_some())
+        })
+    }
+
     /// A region whose requests do not arrive in the confirmed shares, as far as chance allows to tell.
     pub(super) fn traffic_hold(&self, regions: &[RegionName]) -> Option<HoldEvidence> {
         regions.iter().find_map(|name| {

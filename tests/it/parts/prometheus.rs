@@ -15,7 +15,7 @@ pub struct Prometheus {
     child: Child,
     /// `http://127.0.0.1:PORT`.
     pub url: String,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Prometheus {
@@ -23,13 +23,19 @@ impl Prometheus {
     ///
     /// Panics with the command that installs it when it is missing.
     pub async fn start(targets: &[(&str, String)]) -> Self {
+        let job = |(job, target): &(&str, String)| {
+            format!("{{job_name: {job}, static_configs: [{{targets: [\"{target}\"]}}]}}")
+        };
+        Self::scraping(&targets.iter().map(job).collect::<Vec<_>>()).await
+    }
+
+    /// The same for whole entries of `scrape_configs`, each one line of YAML.
+    pub async fn scraping(jobs: &[String]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut config =
             String::from("global: {scrape_interval: 1s, scrape_timeout: 900ms}\nscrape_configs:\n");
-        for (job, target) in targets {
-            config += &format!(
-                "  - {{job_name: {job}, static_configs: [{{targets: [\"{target}\"]}}]}}\n"
-            );
+        for job in jobs {
+            config += &format!("  - {job}\n");
         }
         std::fs::write(folder.path().join("prometheus.yml"), config).expect("a written file");
         // Somebody else may take a free port before Prometheus does: then it exits, and the next one is tried.
@@ -39,10 +45,10 @@ impl Prometheus {
             let mut server = Self {
                 child,
                 url: format!("http://{address}"),
-                _folder: tempfile::tempdir().expect("a folder"),
+                folder: tempfile::tempdir().expect("a folder"),
             };
             if server.is_ready().await {
-                server._folder = folder;
+                server.folder = folder;
                 return server;
             }
         }
@@ -54,6 +60,14 @@ impl Prometheus {
         // Already gone is as good.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// Starts it again after [`kill`](Self::kill), where it was and with what it had.
+    pub async fn restart(&mut self) {
+        self.kill();
+        let address = self.url.trim_start_matches("http://").parse().expect("our own address");
+        self.child = spawn(self.folder.path(), address);
+        assert!(self.is_ready().await, "prometheus does not start again");
     }
 
     async fn is_ready(&mut self) -> bool {
