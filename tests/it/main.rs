@@ -1,4 +1,9 @@
 //! The only integration-test binary.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers outside of test functions fail by panicking"
+)]
 
 mod conformance;
 mod envoy;

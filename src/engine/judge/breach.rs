@@ -142,7 +142,7 @@ impl Judge {
     fn effect_in_words(&self, scene: &Scene, set: &MonitorSet) -> String {
         let Some(effect) = self.numbers(scene, set).effect else { return String::new() };
         match set.test {
-            Test::Rate { factor, .. } if factor == 0.0 => String::new(),
+            Test::Rate { factor: 0.0, .. } => String::new(),
             Test::Rate { factor, offset } if factor == 1.0 || offset > 0.0 => {
                 format!(", {:+.2} points", 100.0 * effect)
             }

@@ -132,7 +132,7 @@ impl Judge {
         for set in self.sets.iter_mut().filter(|set| set.is_shared()) {
             set.shared_at = Some(poll.at);
         }
-        if self.polls % POLLS_PER_INTERVAL == 0 {
+        if self.polls.is_multiple_of(POLLS_PER_INTERVAL) {
             let intervals: Vec<_> = self.sets.iter().map(|set| self.interval(plan, set)).collect();
             self.sets.iter_mut().zip(intervals).for_each(|(set, it)| set.interval = it);
         }

@@ -153,7 +153,7 @@ impl Sums {
 
     fn effect(&self, test: &Test) -> Option<f64> {
         match *test {
-            Test::Rate { factor, .. } if factor == 0.0 => self.canary.rate(),
+            Test::Rate { factor: 0.0, .. } => self.canary.rate(),
             Test::Rate { offset, factor } => {
                 let (canary, stable) = (self.canary.rate()?, self.stable_mixed.rate()?);
                 let is_ratio = offset == 0.0 && factor != 1.0;
@@ -177,7 +177,7 @@ impl Sums {
             (histogram.total > 0.0 && interval.1.is_finite()).then_some(interval)
         };
         match *test {
-            Test::Rate { factor, .. } if factor == 0.0 => range(self.canary),
+            Test::Rate { factor: 0.0, .. } => range(self.canary),
             Test::Rate { offset, factor } if offset > 0.0 || factor == 1.0 => {
                 let (canary, stable) = (range(self.canary)?, range(self.stable)?);
                 Some((canary.0 - stable.1, canary.1 - stable.0))

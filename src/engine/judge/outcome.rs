@@ -280,7 +280,7 @@ fn remaining(seconds: f64, now: f64, wanted: f64) -> Option<Millis> {
     }
     let left = seconds * (wanted - now) / now;
     // More than a year is not an estimate.
-    (now > 0.0 && left < 3.2e7).then(|| Millis((left * 1_000.0) as u64))
+    (now > 0.0 && left < 3.2e7).then_some(Millis((left * 1_000.0) as u64))
 }
 
 /// What is worse is said first.
