@@ -1,6 +1,7 @@
 //! What one server counts, and its `/metrics` page.
 
 use std::fmt::Write as _;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -20,6 +21,10 @@ pub(super) struct Telemetry {
     micros: AtomicU64,
     /// One to five stars.
     stars: [AtomicU64; 5],
+    /// Sum of the stars and number of ratings since the page was last read.
+    fresh: Mutex<(u64, u64)>,
+    /// Mean of the last ratings in thousandths of a star; 0 before the first.
+    score_thousandths: AtomicU64,
 }
 
 impl Telemetry {
@@ -31,8 +36,11 @@ impl Telemetry {
         self.buckets[bucket].fetch_add(1, Relaxed);
         self.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
         let rating = stars.and_then(|stars| self.stars.get(usize::from(stars).wrapping_sub(1)));
-        if let Some(rating) = rating {
+        if let (Some(rating), Some(stars)) = (rating, stars) {
             rating.fetch_add(1, Relaxed);
+            if let Ok(mut fresh) = self.fresh.lock() {
+                *fresh = (fresh.0 + u64::from(stars), fresh.1 + 1);
+            }
         }
     }
 
@@ -49,7 +57,25 @@ impl Telemetry {
         let mut page = String::with_capacity(4096);
         self.counters(&mut page, labels);
         self.histogram(&mut page, labels);
+        self.score(&mut page, labels);
         page
+    }
+
+    /// The mean of the ratings since the page was last read, so that each look sees new ones; the one before, if none.
+    fn score(&self, page: &mut String, labels: &str) {
+        if let Ok(mut fresh) = self.fresh.lock() {
+            let (sum, count) = std::mem::take(&mut *fresh);
+            if let Some(mean) = (1_000 * sum).checked_div(count) {
+                self.score_thousandths.store(mean, Relaxed);
+            }
+        }
+        let thousandths = self.score_thousandths.load(Relaxed);
+        if thousandths > 0 {
+            page.push_str("# HELP user_satisfaction_score Mean of the newest ratings, in stars.\n");
+            page.push_str("# TYPE user_satisfaction_score gauge\n");
+            let score = thousandths as f64 / 1_000.0;
+            let _ = writeln!(page, "user_satisfaction_score{{{labels}}} {score}");
+        }
     }
 
     fn counters(&self, page: &mut String, labels: &str) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::effects::{self, Effect};
@@ -32,6 +32,9 @@ const TICK_MAX: Millis = Millis(1_000);
 /// Waiting time after failed effects: doubling, at most this.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// Facts that a listener may be behind before it misses some.
+const FACTS_BEHIND_MAX: usize = 256;
+
 /// A command from outside, and where its answer goes.
 pub struct Asked {
     /// Who.
@@ -47,6 +50,7 @@ pub struct Asked {
 pub struct Handle {
     commands: mpsc::Sender<Asked>,
     views: watch::Receiver<Arc<View>>,
+    facts: broadcast::Sender<Arc<Fact>>,
 }
 
 impl Handle {
@@ -64,6 +68,12 @@ impl Handle {
     #[must_use]
     pub fn views(&self) -> watch::Receiver<Arc<View>> {
         self.views.clone()
+    }
+
+    /// Facts from now on, as they are recorded. A slow reader misses the oldest ones; the journal has them all.
+    #[must_use]
+    pub fn facts(&self) -> broadcast::Receiver<Arc<Fact>> {
+        self.facts.subscribe()
     }
 }
 
@@ -85,6 +95,7 @@ pub struct Task {
     finished: mpsc::UnboundedReceiver<Finished>,
     finish: mpsc::UnboundedSender<Finished>,
     views: watch::Sender<Arc<View>>,
+    facts: broadcast::Sender<Arc<Fact>>,
 }
 
 /// Something that ran beside the loop has ended.
@@ -112,6 +123,8 @@ impl Task {
         let (finish, finished) = mpsc::unbounded_channel();
         let view = View::of(&state, site.clock.now(), seq, None);
         let (views, seen) = watch::channel(Arc::new(view));
+        let (facts, _) = broadcast::channel(FACTS_BEHIND_MAX);
+        let handle = Handle { commands: send_commands, views: seen, facts: facts.clone() };
         let incompatible = checkpoint.as_ref().is_some_and(|old| old.statistics != STATISTICS);
         let checkpoint = checkpoint.filter(|_| !incompatible);
         let judge = checkpoint
@@ -139,6 +152,7 @@ impl Task {
             finished,
             finish,
             views,
+            facts,
         };
         task.turn(Input::Recovered).await?;
         if incompatible && task.state.paused.is_none() {
@@ -148,7 +162,7 @@ impl Task {
             let command = Command::Pause { reason };
             task.turn(Input::Commanded { by: Actor::tidegate(), command }).await?;
         }
-        Ok((task, Handle { commands: send_commands, views: seen }))
+        Ok((task, handle))
     }
 
     /// Drives it until it is over. Dropping the future keeps the weights as they are.
@@ -196,6 +210,8 @@ impl Task {
             self.state.apply(event, now);
             self.measuring.follow(event, now);
             self.tell(event).await;
+            // Nobody may be listening.
+            let _ = self.facts.send(Arc::new(self.fact(now, event)));
         }
         let broken = invariants::violations(&self.state);
         if !broken.is_empty() {

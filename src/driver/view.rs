@@ -83,3 +83,82 @@ pub fn notice(state: &Rollout, event: &Event) -> Option<(bool, String)> {
     };
     Some(told)
 }
+
+/// One line about a fact, for people who follow along; `None` for what would only be noise.
+#[must_use]
+pub fn line(state: &Rollout, event: &Event) -> Option<String> {
+    let stage_name =
+        |stage: usize| state.plan.stages.get(stage).map_or("?", |stage| stage.name.as_str());
+    let text = match event {
+        Event::Started(started) => {
+            format!("{}: {} -> {}", state.id, started.stable_version, started.version)
+        }
+        Event::Prepared => "prepared: the idle slot has no traffic and healthy backends".to_owned(),
+        Event::GateReached { stage, gate } => {
+            format!("{}: waits for a person: {gate}", stage_name(*stage))
+        }
+        Event::GateOpened { stage, by } => {
+            format!("{}: gate opened by {}", stage_name(*stage), by.name)
+        }
+        Event::StepEntered { stage, weights, by, .. } => {
+            let shown: Vec<_> =
+                weights.iter().map(|(region, weight)| format!("{region} {weight}")).collect();
+            let by = by.as_ref().map_or(String::new(), |by| format!(" (by {})", by.name));
+            format!("{}: wants {}{by}", stage_name(*stage), shown.join(", "))
+        }
+        Event::RegionRead { region, weight, confirmed: Some(_), .. } => {
+            format!("{region}: {weight} read back")
+        }
+        Event::EffectUnknown { region, what, .. } => format!("{region}: no answer: {what}"),
+        Event::RegionHealth { region, healthy: true } => format!("{region}: healthy again"),
+        Event::RegionHealth { region, healthy: false } => {
+            format!("{region}: its health probe fails")
+        }
+        Event::Judged(judgement) => judged_line(judgement)?,
+        Event::StagePassed { stage, judgement } => {
+            format!(
+                "{}: proven; {}",
+                stage_name(*stage),
+                judged_line(judgement).unwrap_or_default()
+            )
+        }
+        Event::StageNotProven { stage, skipped, owed, by } => {
+            let who = by.as_ref().map_or("policy", |by| by.name.as_str());
+            format!(
+                "{}: left without proof by {who} ({} let through, {} owed)",
+                stage_name(*stage),
+                skipped.len(),
+                owed.len()
+            )
+        }
+        Event::DebtPaid { criteria } => {
+            let names: Vec<_> = criteria.iter().map(ToString::to_string).collect();
+            format!("now proven: {}", names.join(", "))
+        }
+        Event::Resumed { by, .. } => format!("resumed by {}", by.name),
+        Event::PromotionStarted { .. } => {
+            "every stage is done; confirming the final weights".to_owned()
+        }
+        Event::Recovered => "took up where it stood".to_owned(),
+        _ => return notice(state, event).map(|(_, text)| text),
+    };
+    Some(text)
+}
+
+/// What a verdict says, criterion by criterion; triggers only when they are proven.
+fn judged_line(judgement: &Judgement) -> Option<String> {
+    let dark = judgement
+        .data
+        .iter()
+        .find(|(_, data)| **data != crate::engine::verdict::DataState::Present);
+    if let Some((region, data)) = dark {
+        return Some(format!("{region}: no data: {data:?}"));
+    }
+    let shown = judgement.verdicts.iter().filter(|verdict| !verdict.is_trigger);
+    let parts: Vec<_> = shown
+        .map(|verdict| {
+            format!("{}: {}", verdict.text, crate::engine::why::outcome_text(&verdict.outcome))
+        })
+        .collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}

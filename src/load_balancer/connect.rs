@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::envoy::file::{self, FileBalancer};
+#[cfg(feature = "xds")]
+use super::envoy::xds;
 use crate::ports::{InstanceReading, LoadBalancer, Split};
 use crate::spec::fleet::{Adapter, Fleet, Target};
 use crate::units::{Generation, RegionName, ServiceName, TargetName};
@@ -48,6 +50,22 @@ pub enum Error {
         /// Why.
         error: file::Error,
     },
+    /// A target of kind `envoy`.
+    #[cfg(feature = "xds")]
+    #[error("{target}: {error}")]
+    Xds {
+        /// Which target.
+        target: TargetKey,
+        /// Why.
+        error: xds::Error,
+    },
+    /// The port that Envoys fetch their routes from.
+    #[cfg(feature = "xds")]
+    #[error("xds: {0}")]
+    Port(xds::Error),
+    /// No address is given.
+    #[error("{0}: the fleet has no `xds` address to serve it at")]
+    NoAddress(TargetKey),
     /// This build has no xDS server.
     #[error("{0}: this build cannot serve xDS (feature `xds`)")]
     NoXds(TargetKey),
@@ -57,17 +75,22 @@ pub enum Error {
 pub struct Connected {
     /// All targets.
     pub targets: BTreeMap<TargetKey, Arc<dyn LoadBalancer>>,
+    /// The open port; Envoys keep their weights when it is dropped.
+    #[cfg(feature = "xds")]
+    pub xds: Option<xds::XdsServer>,
 }
 
-/// Makes the adapters of one service, or of all with `only: None`.
+/// Makes the adapters of one service, or of all with `only: None`, and opens the xDS port if any of them needs it.
 ///
-/// `known`: what the store remembers.
+/// `known`: what the store remembers; an `envoy` target without an entry is not served until its first `set`.
 pub async fn connect(
     fleet: &Fleet,
     only: Option<&ServiceName>,
-    _known: &BTreeMap<TargetKey, Known>,
+    known: &BTreeMap<TargetKey, Known>,
 ) -> Result<Connected, Error> {
     let mut targets: BTreeMap<TargetKey, Arc<dyn LoadBalancer>> = BTreeMap::new();
+    #[cfg(feature = "xds")]
+    let (registry, mut last) = (xds::Registry::new(), None);
     for (key, target) in targets_of(fleet, only) {
         match &target.adapter {
             Adapter::EnvoyFile(settings) => {
@@ -75,10 +98,34 @@ pub async fn connect(
                 let made = made.map_err(|error| Error::File { target: key.clone(), error })?;
                 targets.insert(key, Arc::new(made));
             }
-            Adapter::Envoy(_) => return Err(Error::NoXds(key)),
+            #[cfg(feature = "xds")]
+            Adapter::Envoy(settings) => {
+                let made = registry.register(key.to_string(), settings, known.get(&key));
+                let made = made.map_err(|error| Error::Xds { target: key.clone(), error })?;
+                last = Some(key.clone());
+                targets.insert(key, Arc::new(made));
+            }
+            #[cfg(not(feature = "xds"))]
+            Adapter::Envoy(_) => return Err(no_xds(key, known)),
         }
     }
-    Ok(Connected { targets })
+    #[cfg(feature = "xds")]
+    let xds = match (last, &fleet.xds) {
+        (None, _) => None,
+        (Some(key), None) => return Err(Error::NoAddress(key)),
+        // The weights are all in place now.
+        (Some(_), Some(settings)) => Some(registry.open(settings).await.map_err(Error::Port)?),
+    };
+    Ok(Connected {
+        targets,
+        #[cfg(feature = "xds")]
+        xds,
+    })
+}
+
+#[cfg(not(feature = "xds"))]
+fn no_xds(key: TargetKey, _: &BTreeMap<TargetKey, Known>) -> Error {
+    Error::NoXds(key)
 }
 
 fn targets_of<'a>(

@@ -1,1 +1,88 @@
-//! The local API that the command line talks to.
+//! The local API: what `status`, `why`, `promote` and the like say to a running rollout, over its unix socket.
+//!
+//! Only the user who runs Tidegate may connect; the kernel says who it is.
+
+pub mod routes;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use axum::extract::connect_info::Connected;
+use axum::serve::IncomingStream;
+use tokio::net::UnixListener;
+use tokio::task::JoinHandle;
+
+use crate::driver::task::Handle;
+
+/// Name of the socket within the state directory.
+pub const SOCKET: &str = "tidegate.sock";
+
+/// Why there is no local API.
+#[derive(Debug, thiserror::Error)]
+#[error("no socket at {path}")]
+pub struct Error {
+    /// Where.
+    pub path: PathBuf,
+    /// Why.
+    #[source]
+    pub source: std::io::Error,
+}
+
+/// The kernel's word on who connected.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    pub(crate) uid: Option<u32>,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        Self { uid: stream.io().peer_cred().ok().map(|peer| peer.uid()) }
+    }
+}
+
+/// A socket that is being served. It ends, and its file goes, when this is dropped.
+#[derive(Debug)]
+pub struct Served {
+    path: PathBuf,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.task.abort();
+        // It may be gone already.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Serves a rollout in a state directory that this process holds the lock of.
+///
+/// # Errors
+/// The socket cannot be made there.
+pub fn serve(state: &Path, handle: Handle) -> Result<Served, Error> {
+    let path = state.join(SOCKET);
+    let failed = |source| Error { path: path.clone(), source };
+    // The lock is ours, so a socket that is there was left by a process that is gone.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).map_err(failed)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let app = routes::router(handle).into_make_service_with_connect_info::<Peer>();
+    let task = tokio::spawn(async move {
+        // Serving ends with the process; an error of one connection does not end it.
+        let _ = axum::serve(listener, app).await;
+    });
+    Ok(Served { path, task })
+}
+
+/// Login name of the user who runs this, for the record; `uid <number>` where the environment has none.
+#[must_use]
+pub fn user() -> String {
+    let named = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
+    match named {
+        Ok(name) if !name.is_empty() => crate::units::shown(&name),
+        _ => format!("uid {}", rustix::process::geteuid().as_raw()),
+    }
+}

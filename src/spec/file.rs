@@ -413,7 +413,7 @@ mod tests {
         let bomb = "a: &a [x,x,x,x]\nb: &b [*a,*a,*a,*a]\nc: [*b,*b,*b]\n";
         assert_eq!(code(bomb).0, codes::UNSUPPORTED_YAML);
         assert_eq!(code(&"[".repeat(100_000)).0, codes::TOO_LARGE);
-        assert_eq!(code(&"{a: ".repeat(100_000)).0, codes::TOO_LARGE);
+        assert!([codes::TOO_LARGE, codes::SYNTAX].contains(&code(&"{a: ".repeat(100_000)).0));
         assert!([codes::TOO_LARGE, codes::SYNTAX].contains(&code(&"- ".repeat(10_000)).0));
         let nested: String = (0..200).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
         assert_eq!(code(&nested).0, codes::TOO_LARGE);

@@ -114,6 +114,49 @@ pub fn metric_name(text: &str) -> Option<String> {
     }
 }
 
+/// Whether two plain selectors match the same series, whatever the order of their matchers.
+#[must_use]
+pub fn same(left: &str, right: &str) -> bool {
+    matchers_of(left).zip(matchers_of(right)).is_some_and(|(left, right)| left == right)
+}
+
+/// Whether two plain selectors of one metric differ in one matcher alone, and that one is turned round: `code=~"5.."`
+/// and `code!~"5.."`. Together they then match every series that the rest of them matches.
+#[must_use]
+pub fn complementary(left: &str, right: &str) -> bool {
+    let Some((left, right)) = matchers_of(left).zip(matchers_of(right)) else { return false };
+    let only = |of: &BTreeSet<Parts>, other: &BTreeSet<Parts>| -> Vec<Parts> {
+        of.difference(other).cloned().collect()
+    };
+    let (left, right) = (only(&left, &right), only(&right, &left));
+    let ([(name, operator, value)], [(other_name, other_operator, other_value)]) =
+        (&left[..], &right[..])
+    else {
+        return false;
+    };
+    let turned = match operator.as_str() {
+        "=" => "!=",
+        "!=" => "=",
+        "=~" => "!~",
+        _ => "=~",
+    };
+    name == other_name && value == other_value && other_operator == turned
+}
+
+/// Name, operator and value of a matcher.
+type Parts = (String, String, String);
+
+fn matchers_of(text: &str) -> Option<BTreeSet<Parts>> {
+    let Expr::VectorSelector(selector) = parse(text).ok()? else { return None };
+    if !selector.matchers.or_matchers.is_empty() {
+        return None;
+    }
+    let parts =
+        |matcher: &Matcher| (matcher.name.clone(), matcher.op.to_string(), matcher.value.clone());
+    let name = selector.name.map(|name| ("__name__".to_owned(), "=".to_owned(), name));
+    Some(selector.matchers.matchers.iter().map(parts).chain(name).collect())
+}
+
 /// Which arm a selector is bound for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Track {

@@ -1,6 +1,7 @@
 //! Both Envoy modes on a real Envoy.
 
 mod file;
+mod xds;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -10,4 +10,5 @@ mod envoy;
 mod metrics;
 mod parts;
 mod sample;
+mod spec;
 mod store;

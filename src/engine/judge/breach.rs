@@ -25,6 +25,8 @@ impl Judge {
         let proven = named(&|harm| rolls(harm) && harm.is_proven);
         let before = named(&|harm| rolls(harm) && harm.is_proven_nonconcurrent);
         let held = named(&|harm| only_holds(harm.role) && harm.is_proven && !harm.is_shared);
+        let held_before =
+            named(&|harm| only_holds(harm.role) && harm.is_proven_nonconcurrent && !harm.is_shared);
         self.breach_of_checks(scene)
             .or_else(|| self.breach_of(scene, &proven, Kind::Concurrent, false))
             .or_else(|| self.combined(scene))
@@ -33,6 +35,7 @@ impl Judge {
                 self.breach_of(scene, &before, Kind::NonConcurrent, only_holds)
             })
             .or_else(|| self.breach_of(scene, &held, Kind::Concurrent, true))
+            .or_else(|| self.breach_of(scene, &held_before, Kind::NonConcurrent, true))
     }
 
     fn sets_where(&self, scene: &Scene, wanted: &dyn Fn(&SetHarm) -> bool) -> Vec<&MonitorSet> {

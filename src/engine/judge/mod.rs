@@ -48,8 +48,8 @@ use crate::units::{AnalysisName, Generation, Millis, RegionName, Timestamp, Weig
 
 /// ln 20: evidence at which nothing is raised any more.
 const LOG_HOLD: f64 = 2.995_732_273_553_991;
-/// Intervals are for people and costly; they are made anew once in so many polls.
-const POLLS_PER_INTERVAL: u64 = 10;
+/// Intervals and forecasts are for people and costly; they are made anew once in so many polls.
+const POLLS_PER_FORECAST: u64 = 10;
 /// Requests assumed behind a gauge's value when nothing counts them.
 const GAUGE_EVENTS: f64 = 100.0;
 /// How long a shared outage holds after it was last seen.
@@ -109,12 +109,13 @@ impl Judge {
     /// The weights of `step` of `stage` are confirmed everywhere under `generation`: half of the stake that was kept back
     /// goes on this, and what is counted per generation starts over. Evidence goes on. Repeating it changes nothing.
     pub fn enter(&mut self, plan: &Plan, stage: usize, step: usize, generation: Generation) {
+        // A stage that the plan does not have is its last one: never less is watched.
+        let stage = stage.min(plan.stages.len().saturating_sub(1));
         let same = (self.stage, self.step, self.generation) == (stage, step, generation);
         if self.entered && same {
             return;
         }
         (self.stage, self.step, self.generation, self.entered) = (stage, step, generation, true);
-        debug_assert!(stage < plan.stages.len(), "a stage of the plan");
         self.sets.iter_mut().for_each(MonitorSet::traffic_step);
         let records = self.regions.values_mut().flat_map(|region| region.records.values_mut());
         records.for_each(|record| record.tally = Tally::default());
@@ -132,15 +133,22 @@ impl Judge {
         for set in self.sets.iter_mut().filter(|set| set.is_shared()) {
             set.shared_at = Some(poll.at);
         }
-        if self.polls.is_multiple_of(POLLS_PER_INTERVAL) {
-            let intervals: Vec<_> = self.sets.iter().map(|set| self.interval(plan, set)).collect();
-            self.sets.iter_mut().zip(intervals).for_each(|(set, it)| set.interval = it);
+        if self.polls.is_multiple_of(POLLS_PER_FORECAST) {
+            self.forecast_all(plan);
         }
         self.polls += 1;
         let harm = Harm::weigh(self, plan, poll.at);
         let judgement = self.judge(plan, poll, &harm);
         self.sets.iter_mut().for_each(|set| set.forget_shared(plan));
         judgement
+    }
+
+    fn forecast_all(&mut self, plan: &Plan) {
+        let new = |set: &MonitorSet| (self.interval(plan, set), self.forecast(plan, set));
+        let all: Vec<_> = self.sets.iter().map(new).collect();
+        for (set, (interval, forecast)) in self.sets.iter_mut().zip(all) {
+            (set.interval, set.forecast) = (interval, forecast);
+        }
     }
 
     /// Notes how every look went; the numbers of those that have any.

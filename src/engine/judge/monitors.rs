@@ -10,7 +10,7 @@ use super::watch::{Terms, Watch};
 use super::{LOG_HOLD, SHARED_OUTAGE_LASTS};
 use crate::spec::plan::{Measurement, Plan, Test};
 use crate::stats::{Conditions, Evidence};
-use crate::units::{AnalysisName, RegionName, Timestamp};
+use crate::units::{AnalysisName, Millis, RegionName, Timestamp};
 
 /// One distinct test of one analysis, whatever criteria and triggers share it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub(super) struct MonitorSet {
     pub(super) shared_at: Option<Timestamp>,
     /// Interval of the effect as it was last computed, for people.
     pub(super) interval: Option<(f64, f64)>,
+    /// How long a proof from nothing takes, as last computed.
+    pub(super) forecast: Option<Millis>,
 }
 
 /// One region's numbers of one poll, for one analysis.
@@ -81,6 +83,7 @@ impl MonitorSet {
             stable: (!compares).then(|| pool(alpha)),
             shared_at: None,
             interval: None,
+            forecast: None,
         }
     }
 

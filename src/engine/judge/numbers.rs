@@ -9,10 +9,11 @@ use super::watch::Watch;
 use super::{Judge, proportion};
 use crate::engine::verdict::Numbers;
 use crate::spec::plan::{Plan, Test};
+use crate::stats::conditions::QUORUM_WITHOUT_HISTORY;
 use crate::stats::histogram::{quantile, quantile_interval};
 use crate::stats::traffic_split::CONCENTRATION;
-use crate::stats::{Arm, Histogram};
-use crate::units::RegionName;
+use crate::stats::{self, Arm, Histogram, Levels, Limit, Traffic};
+use crate::units::{Millis, RegionName};
 
 /// Shown intervals are true at every look with this error.
 const INTERVAL_ALPHA: f64 = 0.05;
@@ -70,6 +71,50 @@ impl Judge {
             .iter()
             .filter_map(|name| Some(&self.regions.get(name)?.records.get(&set.analysis)?.tally));
         Sums::new(tallies).interval(&set.test)
+    }
+
+    /// How long a proof takes at this generation's traffic if the arms are equal, from nothing; costly like the interval.
+    ///
+    /// Asked only while the evidence itself does not grow, which would tell better.
+    pub(super) fn forecast(&self, plan: &Plan, set: &MonitorSet) -> Option<Millis> {
+        if set.concurrent.log_pooled_ok() > 0.0 {
+            return None;
+        }
+        let regions = self.canary_regions(plan);
+        let record = |name: &RegionName| self.regions.get(name)?.records.get(&set.analysis);
+        let tallies = regions.iter().filter_map(|name| Some(&record(name)?.tally));
+        let sums = Sums::new(tallies);
+        let (polls, seconds) = self.looked(&regions, &set.analysis);
+        let (limit, stable_rate) = match set.test {
+            Test::Rate { factor, offset } => (Limit::new(factor, offset), sums.stable.rate()?),
+            Test::QuantileRatio { .. } => {
+                set.concurrent.regions.values().find_map(|it| match it {
+                    Watch::Ratio(monitor) => monitor
+                        .last_choice()
+                        .map(|choice| (Limit::ratio(choice.kappa), choice.tail)),
+                    _ => None,
+                })?
+            }
+            _ => return None,
+        };
+        if polls == 0 || seconds <= 0.0 {
+            return None;
+        }
+        let traffic = Traffic {
+            canary_per_second: sums.canary.requests / seconds,
+            stable_per_second: sums.stable.requests / seconds,
+        };
+        let phi = |name: &RegionName| {
+            Some(self.conditions(name, &set.analysis, record(name)?).clumpiness)
+        };
+        let forecast = stats::Plan {
+            levels: Levels::new(plan.policy.alpha, plan.policy.beta),
+            clumpiness: regions.iter().filter_map(phi).fold(1.0, f64::max),
+            poll_seconds: seconds / polls as f64,
+            quorum: QUORUM_WITHOUT_HISTORY,
+            ..stats::Plan::new(traffic, stable_rate, limit)
+        };
+        forecast.time_to_ok(stable_rate).map(|it| Millis((it.seconds * 1_000.0) as u64))
     }
 
     /// Which assumptions of this verdict are not verified.
@@ -210,7 +255,9 @@ impl Sums {
             _ => return None,
         };
         let below = histogram.count_up_to(edge)?;
-        (histogram.total > 0.0).then_some((histogram.total - below, histogram.total))
+        // Stable's histogram is weighted like the canary's regions; people are shown its own count.
+        let slow = (1.0 - below / histogram.total) * arm.requests;
+        (histogram.total > 0.0).then_some((slow, arm.requests))
     }
 }
 

@@ -120,7 +120,8 @@ impl Judge {
         if harm.is_proven && !harm.is_shared && harm.role != Role::HoldsUnverified {
             return Outcome::Fail;
         }
-        if harm.is_proven_nonconcurrent && scene.harm.nonconcurrent_rolls_back {
+        let may_roll_back = harm.role == Role::RollsBack && scene.harm.nonconcurrent_rolls_back;
+        if harm.is_proven_nonconcurrent && may_roll_back {
             return Outcome::Fail;
         }
         let doubt = self
@@ -175,7 +176,7 @@ impl Judge {
             return None;
         }
         let for_requests = remaining(seconds, counted, requests_min as f64);
-        let for_evidence = remaining(seconds, log_ok, log_needed);
+        let for_evidence = remaining(seconds, log_ok, log_needed).or(set.forecast);
         Some(Undecided::NotEnoughData {
             requests: counted as u64,
             requests_min,

@@ -12,6 +12,8 @@ mod pair;
 pub mod proto;
 mod reading;
 pub mod route;
+#[cfg(feature = "xds")]
+pub mod xds;
 
 pub use pair::Pair;
 

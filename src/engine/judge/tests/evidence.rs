@@ -1,8 +1,11 @@
 //! Regions, shifting shares, shared outages, limits without margin, analyses on trial.
 
 use super::world::*;
-use crate::engine::verdict::{HoldEvidence, Outcome, Undecided};
-use crate::spec::plan::OnFail;
+use crate::engine::judge::{History, Judge, RegionHistory, StableMemory};
+use crate::engine::verdict::{HoldEvidence, Judgement, Outcome, Undecided};
+use crate::spec::plan::{Measurement, OnFail, Test};
+use crate::stats::Arm;
+use crate::units::{Generation, Millis};
 
 #[test]
 fn one_bad_region_among_three_is_found_and_named() {
@@ -142,4 +145,120 @@ fn verdicts_carry_their_numbers() {
     }
     assert!(verdict(&judgement, "stage_1/error").numbers.interval.is_some());
     assert!(verdict(&judgement, "stage_1/error").numbers.canary.unwrap().1 > 10_000.0);
+}
+
+fn known(plan: &crate::spec::plan::Plan) -> History {
+    let region_history = RegionHistory {
+        clumpiness: 1.0,
+        stable: StableMemory { counts: Arm::new(100.0, 100_000.0), ..StableMemory::default() },
+    };
+    let regions = plan.regions.keys().map(|name| (name.clone(), region_history.clone()));
+    let regions: std::collections::BTreeMap<_, _> = regions.collect();
+    let analyses = plan.analyses.keys().map(|name| (name.clone(), regions.clone()));
+    History { analyses: analyses.collect() }
+}
+
+#[test]
+fn history_verifies_and_is_quicker() {
+    let plan = plan(&[(25.0, 3, &[ANY_MORE, FIVE_POINTS])], &[ERRORS_OVER_1]);
+    let mut polls = [0, 0];
+    for (with_history, polls) in polls.iter_mut().enumerate() {
+        let history = if with_history == 1 { known(&plan) } else { History::default() };
+        let mut judge = Judge::with_history(&plan, history);
+        judge.enter(&plan, 0, 0, Generation(1));
+        let mut world = World::new(1, 3, 100.0, 25.0).canary(failing(0.05));
+        let rolls = |it: &Judgement| it.breach.as_ref().is_some_and(|breach| !breach.only_holds);
+        let (taken, judgement) = run_until(&mut judge, &plan, &mut world, 200, rolls).unwrap();
+        *polls = taken;
+        let numbers = &verdict(&judgement, "trigger/").numbers;
+        assert_eq!(numbers.unverified.is_none(), with_history == 1);
+        assert_eq!(numbers.clumpiness, Some([5.0, 1.0][with_history]));
+    }
+    assert!(polls[1] < polls[0], "{polls:?}");
+}
+
+#[test]
+fn a_region_that_differs_is_named_while_the_whole_is_proven() {
+    let plan = plan(&[(25.0, 3, &[("error_rate", Test::Rate { factor: 1.0, offset: 0.02 })])], &[]);
+    let mut named = 0;
+    for seed in 0..20 {
+        let mut world = World::new(seed, 2, 3_000.0, 25.0);
+        world.regions.insert("ap_southeast_2", (60.0, 25.0, failing(0.08), FINE));
+        let mut judge = entered(&plan);
+        let differs = |it: &Judgement| {
+            it.stage == Outcome::Undecided(Undecided::RegionDiffers(region("ap_southeast_2")))
+        };
+        for _ in 0..300 {
+            let judgement = judge.observe(&plan, &world.poll(&plan));
+            named += usize::from(differs(&judgement));
+            let bad = judge.sets[0].concurrent.log_bad_in(&region("ap_southeast_2"));
+            assert!(bad < 3.0 || judgement.stage != Outcome::Pass, "seed {seed}");
+            if judgement.breach.is_some() {
+                break;
+            }
+        }
+    }
+    assert!(named > 0);
+}
+
+#[test]
+fn fixed_latency_and_levels_are_judged_either_way() {
+    let slow = Behaviour { slowdown: 3.0, ..FINE };
+    let cold = Behaviour { score: 4.0, ..FINE };
+    let limit = |limit| ("response_time", Test::QuantileLimit { quantile: 0.95, limit });
+    let level = |higher_is_better, limit| ("satisfaction", Test::Level { higher_is_better, limit });
+    let cases = [
+        (limit(250.0), FINE, true),
+        (limit(250.0), slow, false),
+        (level(true, 4.5), FINE, true),
+        (level(true, 4.5), cold, false),
+        (level(false, 4.9), FINE, true),
+        (level(false, 4.5), FINE, false),
+    ];
+    for has_range in [true, false] {
+        for (rule, canary, passes) in &cases {
+            let mut plan = plan(&[(25.0, 3, std::slice::from_ref(rule))], &[]);
+            for analysis in plan.analyses.values_mut() {
+                if let (Measurement::Gauge { range, .. }, false) =
+                    (&mut analysis.measurement, has_range)
+                {
+                    *range = None;
+                }
+            }
+            let mut world = World::new(1, 3, 1_000.0, 25.0).canary(*canary);
+            if matches!(rule.1, Test::Level { higher_is_better: false, .. }) {
+                // Else both arms would be beyond the limit.
+                world.regions.values_mut().for_each(|it| it.3.score = 4.0);
+            }
+            let mut judge = entered(&plan);
+            let judgement = run(&mut judge, &plan, &mut world, 200);
+            let expected = if *passes { Outcome::Pass } else { Outcome::Fail };
+            assert_eq!(judgement.stage, expected, "{rule:?} {has_range}: {judgement:#?}");
+        }
+    }
+}
+
+#[test]
+fn fresh_instances_are_allowed_for_and_prove_nothing() {
+    let plan = plan(&[(25.0, 1, &[FIVE_POINTS])], &[ERRORS_OVER_1]);
+    let run_fresh = |ready: Option<u64>| {
+        let mut world = World::new(1, 1, 10_000.0, 25.0).canary(failing(0.018));
+        let mut judge = entered(&plan);
+        let mut last = None;
+        for second in 0..20 {
+            let mut poll = world.poll(&plan);
+            for look in poll.regions.values_mut() {
+                look.ready_for = ready.map(|ready| Millis::from_secs(ready + second));
+            }
+            last = Some(judge.observe(&plan, &poll));
+        }
+        last.unwrap()
+    };
+    let fresh = run_fresh(Some(0));
+    assert!(fresh.breach.is_none() && fresh.stage != Outcome::Pass);
+    let unverified = verdict(&fresh, "stage_1/").numbers.unverified.clone().unwrap();
+    assert!(unverified.contains("warming up"), "{unverified}");
+    for known_or_not in [None, Some(161)] {
+        assert!(run_fresh(known_or_not).breach.is_some());
+    }
 }

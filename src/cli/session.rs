@@ -1,0 +1,80 @@
+//! A rollout driven in the foreground: connect, start or take up, follow, and say how it ended.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::exit::Exit;
+use super::failure::{Failure, chain};
+use super::follow::{Stop, follow};
+use super::output::Format;
+use crate::driver::site::Site;
+use crate::driver::task::{Task, drive};
+use crate::engine::rollout::{Phase, Rollout};
+use crate::server;
+use crate::units::RolloutId;
+
+/// How a session goes about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner {
+    /// Form of what is written while it goes on.
+    pub format: Format,
+    /// A person is there to be asked; without one, a rollout that waits for a person ends the session.
+    pub attended: bool,
+}
+
+/// Drives one rollout until it ends, or has to wait for a person who is not there, or is interrupted.
+pub async fn drive_to_end(
+    site: Arc<Site>,
+    state_dir: &Path,
+    id: &RolloutId,
+    manner: Manner,
+) -> Result<(Exit, Rollout), Failure> {
+    let (task, handle) = Task::resume(site, id).await?;
+    let served =
+        server::serve(state_dir, handle.clone()).map_err(|error| Failure::new(chain(&error)))?;
+    let views = handle.views();
+    let mut driving = Box::pin(drive(task));
+    let interrupted = interrupted();
+    let outcome = tokio::select! {
+        stop = follow(&handle, manner.format, manner.attended) => match stop {
+            Stop::Over => driving.await.map(|state| (ended(&state), state)).map_err(Failure::from),
+            Stop::Waits => {
+                let state = views.borrow().rollout.clone();
+                Ok((waiting(&state), state))
+            }
+        },
+        state = &mut driving => state.map(|state| (ended(&state), state)).map_err(Failure::from),
+        number = interrupted => {
+            let state = views.borrow().rollout.clone();
+            Ok((Exit::Signal(number), state))
+        }
+    };
+    drop(served);
+    outcome
+}
+
+fn ended(state: &Rollout) -> Exit {
+    match state.phase {
+        Phase::RolledBack => Exit::RolledBack,
+        _ => Exit::Done,
+    }
+}
+
+fn waiting(state: &Rollout) -> Exit {
+    if state.undecided { Exit::Undecided } else { Exit::Waiting }
+}
+
+/// The number of the signal that asks this process to end.
+async fn interrupted() -> u8 {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => 2,
+        _ = terminate.recv() => 15,
+    }
+}

@@ -1,0 +1,635 @@
+//! The fleet file: regions, where their numbers come from, services and their load balancers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::codes;
+use super::decode::{Decoder, Fields, nearest};
+use super::file::{self, Node, Span, Value};
+use super::fleet::{
+    Adapter, Auth, EnvoyFile, EnvoyXds, Fleet, FleetCheck, MetricsSource, Probe, Prometheus,
+    Region, Scrape, ScrapeEndpoint, Secret, Service, Target, Xds, XdsTls,
+};
+use super::plan::Authority;
+use crate::units::{Millis, RegionName, ServiceName, SlotName, TargetName, Weight, shown};
+
+const REGIONS_MAX: usize = 200;
+const SERVICES_MAX: usize = 2_000;
+const TARGETS_MAX: usize = 20;
+const CHECKS_MAX: usize = 1_000;
+const SECRET_HELP: &str = "write {env: NAME} or {file: PATH}";
+
+/// Decodes a fleet; its problems are added to `decoder`. `None` while there is an error.
+pub fn decode(decoder: &mut Decoder, text: &str) -> Option<Fleet> {
+    let (node, problems) = file::parse(&decoder.file, text);
+    decoder.problems.extend(problems);
+    let node = node?;
+    let mut fields = decoder.fields(&node)?;
+    let state = fields
+        .get(decoder, "state", Decoder::text)
+        .map_or_else(|| PathBuf::from(".tidegate"), PathBuf::from);
+    let regions = fields.require(decoder, "regions", |decoder, node| {
+        named(decoder, node, REGIONS_MAX, "regions", decode_region)
+    });
+    let xds_span = fields.key_span("xds");
+    let xds = fields.get(decoder, "xds", decode_xds);
+    let names: BTreeSet<RegionName> =
+        regions.iter().flat_map(|regions| regions.keys().cloned()).collect();
+    let services = fields.require(decoder, "services", |decoder, node| {
+        named(decoder, node, SERVICES_MAX, "services", |decoder, _, span, node| {
+            decode_service(decoder, span, node, &names, xds_span.is_some())
+        })
+    });
+    let checks = fields.get(decoder, "checks", decode_checks).unwrap_or_default();
+    fields.finish(decoder);
+    if let Some(regions) = &regions {
+        check_shares(decoder, regions);
+    }
+    let file = decoder.file.clone();
+    let (regions, services): (_, BTreeMap<ServiceName, Service>) = (regions?, services?);
+    (!decoder.problems.has_errors()).then_some(Fleet {
+        file,
+        state,
+        regions,
+        services,
+        checks,
+        xds,
+    })
+}
+
+/// A mapping from names to what `item` decodes; at least one and at most `most`.
+fn named<K, T>(
+    decoder: &mut Decoder,
+    node: &Node,
+    most: usize,
+    what: &str,
+    mut item: impl FnMut(&mut Decoder, &K, Span, &Node) -> Option<T>,
+) -> Option<BTreeMap<K, T>>
+where
+    K: Ord + std::str::FromStr<Err = crate::units::Error>,
+{
+    let Value::Map(entries) = &node.value else {
+        let _ = decoder.fields(node);
+        return None;
+    };
+    if entries.is_empty() {
+        decoder.error(codes::INVALID_VALUE, node.span, format!("no {what} here"), "");
+    }
+    if entries.len() > most {
+        decoder.error(
+            codes::TOO_MANY,
+            node.span,
+            format!("{} {what} are more than {most}", entries.len()),
+            "",
+        );
+        return None;
+    }
+    let mut map = BTreeMap::new();
+    for (key, node) in entries {
+        match key.text.parse::<K>() {
+            Ok(name) => {
+                if let Some(value) = item(decoder, &name, key.span, node) {
+                    map.insert(name, value);
+                }
+            }
+            Err(error) => decoder.error(codes::INVALID_NAME, key.span, error.to_string(), ""),
+        }
+    }
+    Some(map)
+}
+
+fn check_shares(decoder: &mut Decoder, regions: &BTreeMap<RegionName, Region>) {
+    let sum: u32 = regions.values().map(|region| u32::from(region.share.hundredths())).sum();
+    // Thirds written with two digits miss a hundredth each.
+    let slack = u32::try_from(regions.len()).unwrap_or(u32::MAX);
+    let Some(first) = regions.values().min_by_key(|region| region.at.line) else { return };
+    if sum.abs_diff(10_000) > slack && !decoder.problems.has_errors() {
+        let span = Span { line: first.at.line, column: first.at.column, length: 1 };
+        let message =
+            format!("the shares of all regions sum to {} %, not 100 %", f64::from(sum) / 100.0);
+        decoder.error(codes::SHARES, span, message, "a share is the region's part of all users");
+    }
+}
+
+fn decode_region(
+    decoder: &mut Decoder,
+    _name: &RegionName,
+    span: Span,
+    node: &Node,
+) -> Option<Region> {
+    let mut fields = decoder.fields(node)?;
+    fields.span = span;
+    let share = fields.require(decoder, "share", Decoder::weight);
+    let role = fields.get(decoder, "role", Decoder::text);
+    let compliance =
+        fields.get(decoder, "compliance", |decoder, node| decoder.each(node, Decoder::text));
+    let instances =
+        fields.get(decoder, "instances", |decoder, node| decoder.count(node, 1, 1_000_000));
+    let labels = fields.get(decoder, "labels", Decoder::texts).unwrap_or_default();
+    let prometheus =
+        fields.get(decoder, "prometheus", decode_prometheus).map(MetricsSource::Prometheus);
+    let scrape = fields.get(decoder, "scrape", decode_scrape).map(MetricsSource::Scrape);
+    if fields.key_span("prometheus").is_some() == fields.key_span("scrape").is_some() {
+        let message = "a region needs exactly one of `prometheus` and `scrape`";
+        decoder.error(
+            codes::MISSING_KEY,
+            span,
+            message,
+            "it says where the region's numbers come from",
+        );
+    }
+    let scrape_interval =
+        fields.get(decoder, "scrape_interval", Decoder::positive).unwrap_or(Millis::from_secs(15));
+    let poll = fields.get(decoder, "poll", Decoder::positive).unwrap_or(scrape_interval);
+    let settle = fields.get(decoder, "settle", Decoder::duration).unwrap_or(scrape_interval);
+    let health = fields.get(decoder, "health", decode_probe);
+    let dns_lifetime = fields.get(decoder, "dns_lifetime", Decoder::duration);
+    let failover_within = fields.get(decoder, "failover_within", Decoder::positive);
+    fields.refuse(decoder, &[("coordinates", "remove it; regions are not placed on a map yet")]);
+    fields.finish(decoder);
+    Some(Region {
+        at: decoder.at(span),
+        share: share?,
+        role,
+        compliance: compliance.unwrap_or_default(),
+        instances,
+        labels,
+        metrics: prometheus.or(scrape)?,
+        poll,
+        scrape_interval,
+        settle,
+        health,
+        dns_lifetime,
+        failover_within,
+    })
+}
+
+fn decode_prometheus(decoder: &mut Decoder, node: &Node) -> Option<Prometheus> {
+    let mut fields = decoder.fields(node)?;
+    let url = fields.require(decoder, "url", decode_url);
+    let auth = decode_auth(decoder, &mut fields);
+    let ca = fields.get(decoder, "ca", Decoder::text).map(PathBuf::from);
+    let timeout =
+        fields.get(decoder, "timeout", Decoder::positive).unwrap_or(Millis::from_secs(10));
+    let bytes_max = decode_bytes(decoder, &mut fields);
+    let aggregated = fields.get(decoder, "aggregated", Decoder::truth).unwrap_or(false);
+    fields.finish(decoder);
+    Some(Prometheus { url: url?, auth, ca, timeout, bytes_max, aggregated })
+}
+
+fn decode_scrape(decoder: &mut Decoder, node: &Node) -> Option<Scrape> {
+    let mut fields = decoder.fields(node)?;
+    let endpoints = fields.require(decoder, "endpoints", |decoder, node| {
+        let endpoints = decoder.each(node, decode_endpoint)?;
+        if matches!(&node.value, Value::List(list) if list.is_empty() || list.len() > 1_000) {
+            decoder.error(codes::INVALID_VALUE, node.span, "expected 1 to 1,000 endpoints", "");
+        }
+        Some(endpoints)
+    });
+    let auth = decode_auth(decoder, &mut fields);
+    let timeout = fields.get(decoder, "timeout", Decoder::positive).unwrap_or(Millis::from_secs(5));
+    let bytes_max = decode_bytes(decoder, &mut fields);
+    fields.finish(decoder);
+    Some(Scrape { endpoints: endpoints?, auth, timeout, bytes_max })
+}
+
+fn decode_endpoint(decoder: &mut Decoder, node: &Node) -> Option<ScrapeEndpoint> {
+    if !matches!(node.value, Value::Map(_)) {
+        return Some(ScrapeEndpoint { url: decode_url(decoder, node)?, labels: BTreeMap::new() });
+    }
+    let mut fields = decoder.fields(node)?;
+    let url = fields.require(decoder, "url", decode_url);
+    let labels = fields.get(decoder, "labels", Decoder::texts).unwrap_or_default();
+    fields.finish(decoder);
+    Some(ScrapeEndpoint { url: url?, labels })
+}
+
+fn decode_bytes(decoder: &mut Decoder, fields: &mut Fields<'_>) -> u64 {
+    let bytes =
+        fields.get(decoder, "max_bytes", |decoder, node| decoder.whole(node, 1_024, 1 << 30));
+    bytes.unwrap_or(16 << 20)
+}
+
+fn decode_auth(decoder: &mut Decoder, fields: &mut Fields<'_>) -> Option<Auth> {
+    let bearer = fields.get(decoder, "bearer", decode_secret).map(Auth::Bearer);
+    let basic = fields.get(decoder, "basic", |decoder, node| {
+        let mut fields = decoder.fields(node)?;
+        let username = fields.require(decoder, "username", Decoder::text);
+        let password = fields.require(decoder, "password", decode_secret);
+        fields.finish(decoder);
+        Some(Auth::Basic { username: username?, password: password? })
+    });
+    if let (Some(_), Some(span)) = (fields.key_span("bearer"), fields.key_span("basic")) {
+        decoder.error(
+            codes::INVALID_VALUE,
+            span,
+            "both `bearer` and `basic`",
+            "keep one of the two",
+        );
+    }
+    bearer.or(basic)
+}
+
+/// The text of an inline secret is never repeated.
+fn decode_secret(decoder: &mut Decoder, node: &Node) -> Option<Secret> {
+    let Value::Map(_) = node.value else {
+        decoder.error(codes::INLINE_SECRET, node.span, "a secret stands in this file", SECRET_HELP);
+        return None;
+    };
+    let mut fields = decoder.fields(node)?;
+    let env = fields.get(decoder, "env", Decoder::text).map(Secret::Env);
+    let file =
+        fields.get(decoder, "file", Decoder::text).map(|path| Secret::File(PathBuf::from(path)));
+    let both = fields.key_span("env").is_some() == fields.key_span("file").is_some();
+    if both {
+        decoder.error(
+            codes::INVALID_VALUE,
+            node.span,
+            "a secret has exactly one place",
+            SECRET_HELP,
+        );
+    }
+    fields.finish(decoder);
+    if both { None } else { env.or(file) }
+}
+
+fn decode_url(decoder: &mut Decoder, node: &Node) -> Option<String> {
+    let text = decoder.text(node)?;
+    let help = "write an absolute address such as https://prometheus.example.internal";
+    let authority = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme))
+        .map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    let odd = text.len() > 2_048
+        || text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\');
+    match authority {
+        Some(authority) if authority.contains('@') => {
+            let help = "put them into `bearer` or `basic`";
+            decoder.error(
+                codes::INLINE_SECRET,
+                node.span,
+                "a user name or password stands in this address",
+                help,
+            );
+            None
+        }
+        Some(authority) if !authority.is_empty() && !authority.starts_with(':') && !odd => {
+            Some(text)
+        }
+        _ => {
+            decoder.error(
+                codes::INVALID_URL,
+                node.span,
+                "this is not an http or https address",
+                help,
+            );
+            None
+        }
+    }
+}
+
+fn decode_probe(decoder: &mut Decoder, node: &Node) -> Option<Probe> {
+    let mut fields = decoder.fields(node)?;
+    let url = fields.get(decoder, "url", decode_url);
+    let interval =
+        fields.get(decoder, "interval", Decoder::positive).unwrap_or(Millis::from_secs(5));
+    let failures =
+        fields.get(decoder, "failures", |decoder, node| decoder.count(node, 1, 100)).unwrap_or(3);
+    let successes =
+        fields.get(decoder, "successes", |decoder, node| decoder.count(node, 1, 100)).unwrap_or(2);
+    let timeout = fields.get(decoder, "timeout", Decoder::positive);
+    let at = decoder.at(fields.key_span("interval").unwrap_or(node.span));
+    fields.finish(decoder);
+    let timeout = timeout.unwrap_or(Millis::from_secs(2).min(interval));
+    Some(Probe { at, url, interval, failures, successes, timeout })
+}
+
+fn decode_service(
+    decoder: &mut Decoder,
+    span: Span,
+    node: &Node,
+    regions: &BTreeSet<RegionName>,
+    has_xds: bool,
+) -> Option<Service> {
+    let mut fields = decoder.fields(node)?;
+    fields.span = span;
+    let authorities = [
+        ("observe", Authority::Observe),
+        ("rollback_only", Authority::RollbackOnly),
+        ("full", Authority::Full),
+    ];
+    let owner = fields.get(decoder, "owner", Decoder::text);
+    let authority =
+        fields.get(decoder, "authority", |decoder, node| decoder.choice(node, &authorities));
+    let slots = fields.require(decoder, "slots", decode_slots);
+    let metrics = fields.get(decoder, "metrics", decode_templates).unwrap_or_default();
+    let place = Place { slots: slots.clone(), has_xds };
+    let targets = fields.require(decoder, "targets", |decoder, node| {
+        named(decoder, node, REGIONS_MAX, "targets", |decoder, region: &RegionName, span, node| {
+            if !regions.contains(region) {
+                let help = nearest(region.as_str(), regions.iter().map(RegionName::as_str));
+                let help = help.map_or_else(String::new, |name| format!("did you mean `{name}`?"));
+                decoder.error(
+                    codes::UNKNOWN_REGION,
+                    span,
+                    format!("there is no region `{region}`"),
+                    help,
+                );
+            }
+            decode_targets(decoder, region, node, &place)
+        })
+    });
+    fields.refuse(decoder, &[("hooks", "remove it; deploy by other means before `run`")]);
+    fields.finish(decoder);
+    Some(Service {
+        at: decoder.at(span),
+        owner,
+        authority: authority.unwrap_or(Authority::Observe),
+        slots: slots?,
+        metrics,
+        targets: targets?,
+    })
+}
+
+fn decode_slots(decoder: &mut Decoder, node: &Node) -> Option<[SlotName; 2]> {
+    let slots = decoder.each(node, Decoder::name::<SlotName>)?;
+    match <[SlotName; 2]>::try_from(slots) {
+        Ok([first, second]) if first != second => Some([first, second]),
+        _ => {
+            decoder.error(
+                codes::SLOTS,
+                node.span,
+                "a service has two different slots",
+                "write for example [blue, green]",
+            );
+            None
+        }
+    }
+}
+
+fn decode_templates(decoder: &mut Decoder, node: &Node) -> Option<BTreeMap<String, String>> {
+    let templates = decoder.texts(node)?;
+    let known = ["service", "region", "version", "slot", "track"];
+    for (name, template) in &templates {
+        let variable =
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if !variable || name.starts_with(|c: char| c.is_ascii_digit()) {
+            decoder.error(
+                codes::INVALID_NAME,
+                node.span,
+                format!("`{}` is not the name of a variable", shown(name)),
+                "",
+            );
+        }
+        let used = template
+            .split('{')
+            .skip(1)
+            .filter_map(|rest| rest.split_once('}'))
+            .map(|(name, _)| name);
+        for name in used.filter(|name| !known.contains(name)) {
+            let help = "there are {service}, {region}, {version}, {slot} and {track}";
+            decoder.error(
+                codes::UNKNOWN_VARIABLE,
+                node.span,
+                format!("`{{{}}}` has no value", shown(name)),
+                help,
+            );
+        }
+    }
+    Some(templates)
+}
+
+struct Place {
+    slots: Option<[SlotName; 2]>,
+    has_xds: bool,
+}
+
+fn decode_targets(
+    decoder: &mut Decoder,
+    region: &RegionName,
+    node: &Node,
+    place: &Place,
+) -> Option<Vec<Target>> {
+    let list = decoder.list(node)?;
+    if list.is_empty() || list.len() > TARGETS_MAX {
+        let message = format!(
+            "a service has 1 to {TARGETS_MAX} load balancers in a region, not {}",
+            list.len()
+        );
+        decoder.error(codes::TOO_MANY, node.span, message, "");
+        return None;
+    }
+    let mut targets: Vec<Target> = Vec::new();
+    for node in list {
+        let Some(target) = decode_target(decoder, region, node, place) else { continue };
+        if targets.iter().any(|other| other.name == target.name) {
+            let message = format!("a second target `{}` in this region", target.name);
+            decoder.error(
+                codes::DUPLICATE_TARGET,
+                node.span,
+                message,
+                "give each a name of its own",
+            );
+        }
+        targets.push(target);
+    }
+    Some(targets)
+}
+
+fn decode_target(
+    decoder: &mut Decoder,
+    region: &RegionName,
+    node: &Node,
+    place: &Place,
+) -> Option<Target> {
+    let mut fields = decoder.fields(node)?;
+    let name = fields.require(decoder, "name", Decoder::name::<TargetName>);
+    let xds =
+        fields.get(decoder, "envoy", |decoder, node| decode_envoy(decoder, region, node, place));
+    let file =
+        fields.get(decoder, "envoy_file", |decoder, node| decode_envoy_file(decoder, node, place));
+    if fields.key_span("envoy").is_some() == fields.key_span("envoy_file").is_some() {
+        let help = "`envoy` fetches its routes from Tidegate, `envoy_file` watches a file";
+        decoder.error(
+            codes::MISSING_KEY,
+            fields.span,
+            "a target needs exactly one of `envoy` and `envoy_file`",
+            help,
+        );
+    }
+    if let (Some(span), false) = (fields.key_span("envoy"), place.has_xds) {
+        let help = "add for example `xds: {listen: \"127.0.0.1:18000\"}`, or use `envoy_file`";
+        decoder.error(
+            codes::XDS,
+            span,
+            "Envoy fetches its routes here, but there is no `xds` block",
+            help,
+        );
+    }
+    let at = decoder.at(fields.span);
+    fields.finish(decoder);
+    let adapter = xds.map(Adapter::Envoy).or_else(|| file.map(Adapter::EnvoyFile))?;
+    Some(Target { name: name?, at, adapter })
+}
+
+fn decode_envoy(
+    decoder: &mut Decoder,
+    region: &RegionName,
+    node: &Node,
+    place: &Place,
+) -> Option<EnvoyXds> {
+    let mut fields = decoder.fields(node)?;
+    let route = fields.require(decoder, "route", Decoder::text);
+    let route_file = fields.get(decoder, "route_file", Decoder::text).map(PathBuf::from);
+    let clusters =
+        fields.require(decoder, "clusters", |decoder, node| decode_clusters(decoder, node, place));
+    let node_cluster =
+        fields.get(decoder, "node_cluster", Decoder::text).unwrap_or_else(|| region.to_string());
+    let min_instances = fields
+        .get(decoder, "min_instances", |decoder, node| decoder.count(node, 1, 10_000))
+        .unwrap_or(1);
+    let forget_after = fields.get(decoder, "forget_after", Decoder::positive);
+    let admin = fields
+        .get(decoder, "admin", |decoder, node| decoder.each(node, decode_url))
+        .unwrap_or_default();
+    fields.finish(decoder);
+    let route = route?;
+    let route_file = route_file.unwrap_or_else(|| PathBuf::from(format!("{route}.yaml")));
+    Some(EnvoyXds {
+        route_file,
+        route,
+        clusters: clusters?,
+        node_cluster,
+        min_instances,
+        forget_after,
+        admin,
+    })
+}
+
+fn decode_envoy_file(decoder: &mut Decoder, node: &Node, place: &Place) -> Option<EnvoyFile> {
+    let mut fields = decoder.fields(node)?;
+    let route = fields.require(decoder, "route", Decoder::text);
+    let path = fields.require(decoder, "path", Decoder::text).map(PathBuf::from);
+    let clusters =
+        fields.require(decoder, "clusters", |decoder, node| decode_clusters(decoder, node, place));
+    let admin = fields.require(decoder, "admin", |decoder, node| {
+        let admin = decoder.each(node, decode_url)?;
+        if matches!(&node.value, Value::List(list) if list.is_empty()) {
+            let help = "without it nothing can be read back";
+            decoder.error(
+                codes::INVALID_VALUE,
+                node.span,
+                "at least one admin address is needed",
+                help,
+            );
+        }
+        Some(admin)
+    });
+    fields.finish(decoder);
+    Some(EnvoyFile { route: route?, path: path?, clusters: clusters?, admin: admin? })
+}
+
+fn decode_clusters(
+    decoder: &mut Decoder,
+    node: &Node,
+    place: &Place,
+) -> Option<BTreeMap<SlotName, String>> {
+    let texts = decoder.texts(node)?;
+    let slots = place.slots.as_ref()?;
+    let different: BTreeSet<&String> = texts.values().collect();
+    let complete = texts.len() == 2
+        && slots.iter().all(|slot| texts.contains_key(slot.as_str()))
+        && different.len() == 2;
+    if !complete {
+        let help =
+            format!("write {{{}: ..., {}: ...}} with two different clusters", slots[0], slots[1]);
+        decoder.error(codes::SLOTS, node.span, "each slot needs a cluster of its own", help);
+        return None;
+    }
+    Some(
+        slots
+            .iter()
+            .filter_map(|slot| Some((slot.clone(), texts.get(slot.as_str())?.clone())))
+            .collect(),
+    )
+}
+
+fn decode_checks(decoder: &mut Decoder, node: &Node) -> Option<BTreeMap<String, FleetCheck>> {
+    let Value::Map(entries) = &node.value else {
+        let _ = decoder.fields(node);
+        return None;
+    };
+    if entries.len() > CHECKS_MAX {
+        decoder.error(codes::TOO_MANY, node.span, format!("more than {CHECKS_MAX} checks"), "");
+    }
+    let mut checks = BTreeMap::new();
+    for (key, node) in entries.iter().take(CHECKS_MAX) {
+        let Some(mut fields) = decoder.fields(node) else { continue };
+        let http = fields.get(decoder, "http", decode_http_check);
+        let command =
+            fields.get(decoder, "command", |decoder, node| decoder.each(node, Decoder::text));
+        if fields.key_span("http").is_some() == fields.key_span("command").is_some() {
+            let help = "`http: {url: ...}` or `command: [program, argument]`";
+            decoder.error(
+                codes::MISSING_KEY,
+                key.span,
+                "a check needs exactly one of `http` and `command`",
+                help,
+            );
+        }
+        if matches!(&command, Some(command) if command.is_empty()) {
+            decoder.error(
+                codes::INVALID_VALUE,
+                node.span,
+                "a command needs at least its program",
+                "",
+            );
+        }
+        fields.finish(decoder);
+        if let Some(check) = http.or(command.map(FleetCheck::Command)) {
+            checks.insert(key.text.clone(), check);
+        }
+    }
+    Some(checks)
+}
+
+fn decode_http_check(decoder: &mut Decoder, node: &Node) -> Option<FleetCheck> {
+    let mut fields = decoder.fields(node)?;
+    let url = fields.require(decoder, "url", decode_url);
+    let auth = decode_auth(decoder, &mut fields);
+    fields.finish(decoder);
+    Some(FleetCheck::Http { url: url?, auth })
+}
+
+fn decode_xds(decoder: &mut Decoder, node: &Node) -> Option<Xds> {
+    let mut fields = decoder.fields(node)?;
+    let parse = |text: &str| text.parse::<std::net::SocketAddr>();
+    let help = "write an IP address and a port such as 127.0.0.1:18000";
+    let listen = fields.require(decoder, "listen", |decoder, node| {
+        decoder.parsed(node, codes::INVALID_VALUE, help, parse)
+    });
+    let tls = fields.get(decoder, "tls", |decoder, node| {
+        let mut fields = decoder.fields(node)?;
+        let certificate = fields.require(decoder, "certificate", Decoder::text);
+        let key = fields.require(decoder, "key", decode_secret);
+        let client_ca = fields.require(decoder, "client_ca", Decoder::text);
+        fields.finish(decoder);
+        Some(XdsTls { certificate: certificate?.into(), key: key?, client_ca: client_ca?.into() })
+    });
+    if let Some(listen) = listen
+        && !listen.ip().is_loopback()
+        && fields.key_span("tls").is_none()
+    {
+        let help = "add `tls: {certificate, key, client_ca}`, or listen on 127.0.0.1";
+        decoder.error(codes::XDS, fields.span, "beyond loopback this port needs mutual TLS", help);
+    }
+    fields.finish(decoder);
+    Some(Xds { listen: listen?, tls })
+}
+
+/// Whether `share` is that of a largest region while a smaller one exists.
+#[must_use]
+pub fn is_largest(share: Weight, regions: &BTreeMap<RegionName, Region>) -> bool {
+    regions.values().all(|region| region.share <= share)
+        && regions.values().any(|region| region.share < share)
+}

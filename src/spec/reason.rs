@@ -1,0 +1,346 @@
+//! What holds together by the rules and still does not make sense: the reasoning of `check`.
+
+use std::collections::BTreeMap;
+
+use super::build::{finding, length};
+use super::codes;
+use super::diagnostic::{Diagnostics, Severity};
+use super::file::Span;
+use super::fleet::{Fleet, Region};
+use super::fleet_file::is_largest;
+use super::pipeline::{PipelineFile, StageFile};
+use super::plan::{Analysis, Criterion, Location, Measurement, Plan, Test};
+use super::selector;
+use crate::units::{Millis, RegionName, Weight};
+
+/// After this time hosted CI ends a job.
+const CI_JOB_MAX: Millis = Millis::from_secs(6 * 3_600);
+/// From nothing to this weight in one step is no canary.
+const JUMP_HUNDREDTHS: u16 = 5_000;
+
+/// What a fleet promises and cannot keep.
+pub fn fleet(fleet: &Fleet, problems: &mut Diagnostics) {
+    for (name, region) in &fleet.regions {
+        failover(name, region, problems);
+    }
+}
+
+fn failover(name: &RegionName, region: &Region, problems: &mut Diagnostics) {
+    let (Some(probe), Some(promised)) = (&region.health, region.failover_within) else { return };
+    let noticed = Millis(probe.interval.0.saturating_mul(u64::from(probe.failures)));
+    let dns = region.dns_lifetime.unwrap_or_default();
+    let needed = noticed.plus(dns);
+    if needed <= promised {
+        return;
+    }
+    let message = format!(
+        "{name} cannot fail over in {promised}: probes every {} x {} failures + {dns} of DNS lifetime are {needed}",
+        probe.interval, probe.failures
+    );
+    let help = "probe more often, shorten the DNS lifetime, or promise less";
+    problems.push(finding(
+        Severity::Warning,
+        codes::FAILOVER_TOO_SLOW,
+        probe.at.clone(),
+        8,
+        message,
+        help,
+    ));
+}
+
+/// What a pipeline asks that does not make sense for this fleet.
+pub fn plan(pipeline: &PipelineFile, plan: &Plan, fleet: &Fleet, problems: &mut Diagnostics) {
+    let mut reasoner = Reasoner { pipeline, plan, fleet, problems };
+    reasoner.dominated();
+    reasoner.gaps();
+    reasoner.first_wave();
+    reasoner.jumps();
+    reasoner.outlasts_ci();
+    reasoner.unproven();
+    reasoner.empty();
+    reasoner.approvals();
+}
+
+struct Reasoner<'a> {
+    pipeline: &'a PipelineFile,
+    plan: &'a Plan,
+    fleet: &'a Fleet,
+    problems: &'a mut Diagnostics,
+}
+
+impl Reasoner<'_> {
+    fn say(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        span: Span,
+        message: String,
+        help: &str,
+    ) {
+        let location = span.location(&self.pipeline.file);
+        self.problems.push(finding(severity, code, location, span.length, message, help));
+    }
+
+    fn warn(&mut self, code: &'static str, span: Span, message: String, help: &str) {
+        self.say(Severity::Warning, code, span, message, help);
+    }
+
+    fn warn_at(
+        &mut self,
+        code: &'static str,
+        at: &Location,
+        length: u32,
+        message: String,
+        help: &str,
+    ) {
+        self.warn(code, Span { line: at.line, column: at.column, length }, message, help);
+    }
+
+    fn dominated(&mut self) {
+        let (plan, triggers) = (self.plan, &self.plan.triggers);
+        for (index, trigger) in triggers.iter().enumerate() {
+            let tighter = triggers.iter().enumerate().find(|(other, tighter)| {
+                *other != index
+                    && same_measure(plan, trigger, tighter)
+                    && fires_first(&tighter.test, &trigger.test)
+            });
+            let Some((_, tighter)) = tighter else { continue };
+            let message = format!(
+                "`{}` can never be the first to fire: `{}` measures the same and fires {}",
+                trigger.text,
+                tighter.text,
+                at_which(&tighter.test)
+            );
+            let help = format!("drop it, or give it a tighter limit than line {}", tighter.at.line);
+            self.warn_at(
+                codes::DOMINATED_TRIGGER,
+                &trigger.at,
+                length(&trigger.text),
+                message,
+                &help,
+            );
+        }
+    }
+
+    fn gaps(&mut self) {
+        if self.pipeline.on_fail_said {
+            return;
+        }
+        let plan = self.plan;
+        for criterion in plan.stages.iter().flat_map(|stage| &stage.criteria) {
+            let same: Vec<&Criterion> = plan
+                .triggers
+                .iter()
+                .filter(|trigger| trigger.analysis == criterion.analysis)
+                .collect();
+            let closed = same.iter().any(|trigger| trigger.test == criterion.test);
+            let Some(trigger) = same.first().filter(|_| !closed && criterion.test.is_statistical())
+            else {
+                continue;
+            };
+            let message = format!(
+                "between {} and {} only `on_fail` decides",
+                at_limit(&criterion.test),
+                at_limit(&trigger.test)
+            );
+            let help = format!(
+                "the trigger is at line {}; say `on_fail: rollback` or `hold`, or add a trigger at the criterion's limit",
+                trigger.at.line
+            );
+            self.warn_at(codes::GAP, &criterion.at, length(&criterion.text), message, &help);
+        }
+    }
+
+    fn first_wave(&mut self) {
+        let Some((step, stage)) = self
+            .plan
+            .stages
+            .first()
+            .and_then(|s| s.steps.first())
+            .zip(self.pipeline.stages.first())
+        else {
+            return;
+        };
+        let largest = stage.regions.iter().find(|region| {
+            let share = self.fleet.regions.get(&region.value).map(|region| region.share);
+            step.weights.contains_key(&region.value)
+                && share.is_some_and(|share| is_largest(share, &self.fleet.regions))
+        });
+        if let Some(region) = largest {
+            let share =
+                self.fleet.regions.get(&region.value).map_or(Weight::ZERO, |region| region.share);
+            let message = format!(
+                "the first wave is the largest region: {} has {share} of all users",
+                region.value
+            );
+            self.warn(
+                codes::FIRST_WAVE_LARGEST,
+                region.span,
+                message,
+                "start with a smaller region",
+            );
+        }
+    }
+
+    fn jumps(&mut self) {
+        let mut before: BTreeMap<&RegionName, Weight> = BTreeMap::new();
+        let (pipeline, plan) = (self.pipeline, self.plan);
+        for (stage, file) in plan.stages.iter().zip(&pipeline.stages) {
+            for step in &stage.steps {
+                for (region, weight) in &step.weights {
+                    let had = before.insert(region, *weight).unwrap_or_default();
+                    if had.is_zero() && weight.hundredths() >= JUMP_HUNDREDTHS {
+                        let message = format!(
+                            "{region} goes from 0 to {weight} in one step, without a canary"
+                        );
+                        let help = "add `steps: [5, 25]` to the stage, with `max_parallel_regions: 1` to go region by region";
+                        self.warn(codes::NO_CANARY, region_span(file, region), message, help);
+                    }
+                }
+            }
+        }
+    }
+
+    fn outlasts_ci(&mut self) {
+        let bakes = self.plan.stages.iter().flat_map(|stage| &stage.steps).map(|step| step.bake);
+        let total = bakes.fold(Millis::ZERO, Millis::plus);
+        let span = self
+            .pipeline
+            .stages
+            .last()
+            .and_then(|stage| stage.duration.as_ref())
+            .map(|duration| duration.span);
+        if let Some(span) = span.filter(|_| total > CI_JOB_MAX) {
+            let message = format!(
+                "all bakes together take {total} and outlast a hosted CI job ({CI_JOB_MAX})"
+            );
+            let help = "run it on a machine of your own, or shorten the stages";
+            self.warn(codes::OUTLASTS_CI, span, message, help);
+        }
+    }
+
+    fn unproven(&mut self) {
+        let full = self.plan.policy.holdback.complement();
+        let (pipeline, plan) = (self.pipeline, self.plan);
+        let mut proven: Vec<&RegionName> = Vec::new();
+        for (stage, file) in plan.stages.iter().zip(&pipeline.stages) {
+            if stage.criteria.iter().any(|criterion| criterion.test.is_statistical()) {
+                proven.extend(&stage.regions);
+            }
+            for region in stage
+                .regions
+                .iter()
+                .filter(|region| stage.weight >= full && !proven.contains(region))
+            {
+                let message = format!(
+                    "{region} reaches {} although no statistical criterion is asked there",
+                    stage.weight
+                );
+                let help =
+                    "add a criterion such as `error_rate_increase < 1%` to a stage that names it";
+                self.warn(codes::UNPROVEN_REGION, region_span(file, region), message, help);
+            }
+        }
+    }
+
+    fn empty(&mut self) {
+        for file in self.pipeline.stages.iter().filter(|stage| stage.criteria.is_empty()) {
+            let message = format!("`{}` has no criteria: nothing is proven by it", file.name);
+            self.warn(codes::NO_CRITERIA, file.span, message, "add `validation_criteria`");
+        }
+        if self.plan.triggers.is_empty() {
+            let span = self.pipeline.triggers_span.unwrap_or(Span::START);
+            let help = "add `rollback_procedures.automatic_rollback_triggers`";
+            self.warn(codes::NO_TRIGGERS, span, "no trigger rolls back".to_owned(), help);
+        }
+    }
+
+    fn approvals(&mut self) {
+        let count = self.plan.manual_rollback.required_approvers;
+        if let Some(span) = self.pipeline.approvers_span.filter(|_| count > 1) {
+            let message = format!(
+                "the {count} approvers of a manual rollback are not enforced for a local run"
+            );
+            let help = "a local run asks for the owner of its socket and records `approval not enforced: local run`";
+            self.say(Severity::Note, codes::APPROVAL_NOT_ENFORCED, span, message, help);
+        }
+    }
+}
+
+fn region_span(file: &StageFile, region: &RegionName) -> Span {
+    file.regions.iter().find(|other| other.value == *region).map_or(file.span, |other| other.span)
+}
+
+/// Whether two triggers look at the same numbers: the same analysis, or bad and good of the same requests.
+fn same_measure(plan: &Plan, left: &Criterion, right: &Criterion) -> bool {
+    let analysis = |criterion: &Criterion| plan.analyses.get(&criterion.analysis);
+    left.analysis == right.analysis
+        || analysis(left).zip(analysis(right)).is_some_and(|(left, right)| same_events(left, right))
+}
+
+fn same_events(left: &Analysis, right: &Analysis) -> bool {
+    let parts = |analysis: &Analysis| match &analysis.measurement {
+        Measurement::Proportion { part, part_is_good, total, .. } => {
+            Some((part.clone(), *part_is_good, total.clone()))
+        }
+        _ => None,
+    };
+    let (Some(left), Some(right)) = (parts(left), parts(right)) else { return false };
+    if !selector::same(&left.2, &right.2) {
+        return false;
+    }
+    if left.1 == right.1 {
+        selector::same(&left.0, &right.0)
+    } else {
+        selector::complementary(&left.0, &right.0)
+    }
+}
+
+/// Whether `tighter` is always beyond its limit when `laxer` is.
+fn fires_first(tighter: &Test, laxer: &Test) -> bool {
+    match (tighter, laxer) {
+        (Test::Rate { factor: a, offset: b }, Test::Rate { factor, offset }) => {
+            a <= factor && b <= offset && (a < factor || b < offset)
+        }
+        (
+            Test::QuantileRatio { quantile: p, ratio: a },
+            Test::QuantileRatio { quantile, ratio },
+        ) => p == quantile && a < ratio,
+        (
+            Test::QuantileLimit { quantile: p, limit: a },
+            Test::QuantileLimit { quantile, limit },
+        ) => p == quantile && a < limit,
+        (
+            Test::Level { higher_is_better: a, limit: b },
+            Test::Level { higher_is_better, limit },
+        ) => a == higher_is_better && if *a { b > limit } else { b < limit },
+        _ => false,
+    }
+}
+
+fn at_which(test: &Test) -> String {
+    match test {
+        Test::Rate { factor, offset } if *factor == 0.0 => {
+            format!("from {} % of bad events on", percent(*offset))
+        }
+        _ => format!("from {} on", at_limit(test)),
+    }
+}
+
+fn at_limit(test: &Test) -> String {
+    match test {
+        Test::Rate { factor, offset } if *factor == 0.0 => format!("{} %", percent(*offset)),
+        Test::Rate { factor, offset } if *offset == 0.0 => {
+            format!("+{} % relative", percent(factor - 1.0))
+        }
+        Test::Rate { offset, .. } => format!("+{} %", percent(*offset)),
+        Test::QuantileRatio { ratio, .. } => format!("+{} %", percent(ratio - 1.0)),
+        Test::QuantileLimit { limit, .. } | Test::Level { limit, .. } => limit.to_string(),
+        Test::Holds => "holding".to_owned(),
+    }
+}
+
+/// Without the dust of binary fractions.
+fn percent(share: f64) -> f64 {
+    (share * 1e8).round() / 1e6
+}

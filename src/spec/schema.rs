@@ -1,0 +1,420 @@
+//! JSON Schemas of the three files, for editors. The decoders decide; a test holds the two together key by key.
+
+#![expect(dead_code, reason = "these types describe files; the decoders read them")]
+
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, schema_for};
+
+/// Which file a schema describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `pipelines/*.yaml`.
+    Pipeline,
+    /// `analysis/*.yaml`.
+    Analysis,
+    /// `tidegate.yaml`.
+    Fleet,
+}
+
+/// The JSON Schema (2020-12) of one kind of file.
+#[must_use]
+pub fn schema(kind: Kind) -> serde_json::Value {
+    match kind {
+        Kind::Pipeline => schema_for!(PipelineDocument),
+        Kind::Analysis => schema_for!(AnalysisDocument),
+        Kind::Fleet => schema_for!(FleetDocument),
+    }
+    .to_value()
+}
+
+/// A number, or a number with `%`.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum PercentText {
+    Number(f64),
+    Text(String),
+}
+
+/// A pipeline: which service version goes where, in which order, on which evidence.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct PipelineDocument {
+    deployment_pipeline: PipelineBody,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct PipelineBody {
+    /// Default: the file's stem.
+    name: Option<String>,
+    /// Stages in order.
+    regional_stages: BTreeMap<String, StageBody>,
+    rollback_procedures: Option<RollbackBody>,
+    /// Canary requests without which nothing passes; default 1,000.
+    min_requests: Option<u64>,
+    /// Longest time of a stage's last step; default twice its duration.
+    max_duration: Option<String>,
+    on_undecided: Option<OnUndecidedWord>,
+    /// Chance of rolling back a version within its limits; default 0.01.
+    alpha: Option<PercentText>,
+    /// Chance of proving a criterion that is violated; default 0.05.
+    beta: Option<PercentText>,
+    on_fail: Option<OnFailWord>,
+    on_missing: Option<OnMissingBody>,
+    on_source_error: Option<OnSourceErrorBody>,
+    on_nonconcurrent: Option<OnFailWord>,
+    promotion: Option<PromotionWord>,
+    /// Share that stays on stable until the last stage is proven; default 0.
+    holdback: Option<PercentText>,
+    /// How long the previous slot stays deployed; default 1h.
+    keep_previous: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct StageBody {
+    regions: Vec<String>,
+    /// Canary weight within each named region.
+    traffic_percentage: PercentText,
+    /// `<analysis>[_increase] <op> <quantity>`, or the name of a check.
+    validation_criteria: Option<Vec<String>>,
+    /// Such as `30_minutes`, `2_hours`, `90s`.
+    duration: String,
+    /// Weights before the last one.
+    steps: Option<Vec<StepBody>>,
+    /// Regions that rise at the same time; default all.
+    max_parallel_regions: Option<u32>,
+    /// One text: what a person confirms with `promote` before the stage starts.
+    #[schemars(length(min = 1, max = 1))]
+    gates: Option<Vec<String>>,
+    min_requests: Option<u64>,
+    max_duration: Option<String>,
+    on_undecided: Option<OnUndecidedWord>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum StepBody {
+    Number(f64),
+    Text(String),
+    Step(StepObject),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct StepObject {
+    traffic_percentage: PercentText,
+    duration: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum OnUndecidedWord {
+    Wait,
+    Carry,
+    Proceed,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum OnFailWord {
+    Rollback,
+    Hold,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum PromotionWord {
+    Swap,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum OnMissingBody {
+    Word(OnFailWord),
+    Object(OnMissingObject),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct OnMissingObject {
+    action: Option<OnFailWord>,
+    after: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum OnSourceErrorBody {
+    Word(OnFailWord),
+    Object(OnSourceErrorObject),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct OnSourceErrorObject {
+    page_after: Option<String>,
+    action: Option<OnFailWord>,
+    after: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct RollbackBody {
+    /// What rolls back when proven.
+    automatic_rollback_triggers: Option<Vec<String>>,
+    manual_rollback_authorization: Option<AuthorizationBody>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum AuthorizationBody {
+    List(Vec<AuthorizationObject>),
+    Object(AuthorizationObject),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct AuthorizationObject {
+    required_approvers: Option<u32>,
+    maximum_rollback_time: Option<String>,
+    communication_protocol: Option<String>,
+    on_approval_timeout: Option<OnApprovalTimeoutWord>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum OnApprovalTimeoutWord {
+    Proceed,
+    Hold,
+}
+
+/// An analysis: how one metric or check is measured.
+#[derive(JsonSchema)]
+#[schemars(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+enum AnalysisDocument {
+    /// Counters of bad (or good) and of all events. Exactly one of `bad` and `good`.
+    Proportion {
+        description: Option<String>,
+        dry_run: Option<bool>,
+        unit: Option<String>,
+        bad: Option<String>,
+        good: Option<String>,
+        total: String,
+    },
+    /// A classic histogram.
+    Latency {
+        description: Option<String>,
+        dry_run: Option<bool>,
+        /// The `_bucket` series.
+        buckets: String,
+        /// `p95` (default) or `0.95`.
+        quantile: Option<PercentText>,
+        unit: Option<HistogramUnitWord>,
+    },
+    /// One value per arm.
+    Gauge {
+        description: Option<String>,
+        dry_run: Option<bool>,
+        query: String,
+        /// Smallest and largest value possible.
+        #[schemars(length(min = 2, max = 2))]
+        range: Option<Vec<f64>>,
+    },
+    /// Yes or no. Exactly one of `promql` and `check`.
+    Check {
+        description: Option<String>,
+        dry_run: Option<bool>,
+        promql: Option<String>,
+        /// Name of a check in the fleet file.
+        check: Option<String>,
+        every: Option<String>,
+        timeout: Option<String>,
+    },
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum HistogramUnitWord {
+    Seconds,
+    Milliseconds,
+}
+
+/// The fleet: what the operator owns.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct FleetDocument {
+    /// Where Tidegate keeps its state; default `.tidegate`.
+    state: Option<String>,
+    regions: BTreeMap<String, RegionBody>,
+    services: BTreeMap<String, ServiceBody>,
+    checks: Option<BTreeMap<String, CheckBody>>,
+    xds: Option<XdsBody>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct RegionBody {
+    /// Share of all users.
+    share: PercentText,
+    role: Option<String>,
+    compliance: Option<Vec<String>>,
+    instances: Option<u32>,
+    /// How metrics spell this region; also further variables.
+    labels: Option<BTreeMap<String, String>>,
+    prometheus: Option<PrometheusBody>,
+    scrape: Option<ScrapeBody>,
+    /// Default: the scrape interval.
+    poll: Option<String>,
+    /// Default 15s.
+    scrape_interval: Option<String>,
+    /// Default: the scrape interval.
+    settle: Option<String>,
+    health: Option<ProbeBody>,
+    dns_lifetime: Option<String>,
+    failover_within: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct PrometheusBody {
+    url: String,
+    bearer: Option<SecretBody>,
+    basic: Option<BasicBody>,
+    ca: Option<String>,
+    timeout: Option<String>,
+    max_bytes: Option<u64>,
+    aggregated: Option<bool>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ScrapeBody {
+    endpoints: Vec<EndpointBody>,
+    bearer: Option<SecretBody>,
+    basic: Option<BasicBody>,
+    timeout: Option<String>,
+    max_bytes: Option<u64>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum EndpointBody {
+    Url(String),
+    Object(EndpointObject),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct EndpointObject {
+    url: String,
+    labels: Option<BTreeMap<String, String>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct BasicBody {
+    username: String,
+    password: SecretBody,
+}
+
+/// Where a secret is: exactly one of `env` and `file`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct SecretBody {
+    env: Option<String>,
+    file: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ProbeBody {
+    url: Option<String>,
+    interval: Option<String>,
+    failures: Option<u32>,
+    successes: Option<u32>,
+    timeout: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ServiceBody {
+    owner: Option<String>,
+    /// Default `observe`.
+    authority: Option<AuthorityWord>,
+    #[schemars(length(min = 2, max = 2))]
+    slots: Vec<String>,
+    /// Variables of selectors over `{version}`, `{slot}`, `{region}`, `{service}`, `{track}`.
+    metrics: Option<BTreeMap<String, String>>,
+    targets: BTreeMap<String, Vec<TargetBody>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum AuthorityWord {
+    Observe,
+    RollbackOnly,
+    Full,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct TargetBody {
+    name: String,
+    envoy: Option<EnvoyBody>,
+    envoy_file: Option<EnvoyFileBody>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct EnvoyBody {
+    route: String,
+    /// Default `<route>.yaml`.
+    route_file: Option<String>,
+    clusters: BTreeMap<String, String>,
+    /// Default: the region's name.
+    node_cluster: Option<String>,
+    min_instances: Option<u32>,
+    forget_after: Option<String>,
+    admin: Option<Vec<String>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct EnvoyFileBody {
+    route: String,
+    path: String,
+    clusters: BTreeMap<String, String>,
+    admin: Vec<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct CheckBody {
+    http: Option<HttpCheckBody>,
+    command: Option<Vec<String>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct HttpCheckBody {
+    url: String,
+    bearer: Option<SecretBody>,
+    basic: Option<BasicBody>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct XdsBody {
+    /// Address and port, such as 127.0.0.1:18000.
+    listen: String,
+    tls: Option<XdsTlsBody>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct XdsTlsBody {
+    certificate: String,
+    key: SecretBody,
+    client_ca: String,
+}
