@@ -12,3 +12,4 @@ mod parts;
 mod sample;
 mod spec;
 mod store;
+mod tidy;

@@ -14,10 +14,6 @@ const INSTALL: &str =
 
 /// Where Envoy gets its routes.
 #[derive(Debug, Clone)]
-#[expect(
-    dead_code,
-    reason = "the gRPC ways are for Envoy's route discovery, which no test starts yet"
-)]
 pub enum Rds {
     /// A file that it watches.
     File(PathBuf),
