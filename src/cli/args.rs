@@ -2,8 +2,15 @@
 
 use clap::{Parser, Subcommand};
 
-use super::demo;
+use super::adopt::AdoptArgs;
+use super::ask::AskArgs;
+use super::check::CheckArgs;
+use super::demo::DemoArgs;
 use super::output::Format;
+use super::plan::PlanArgs;
+use super::reference::{CompletionArgs, ExplainArgs, SchemaArgs};
+use super::run::RunArgs;
+use super::status::{HistoryArgs, StatusArgs};
 
 /// Moves a service to a new version region by region: forward on evidence, back by itself.
 #[derive(Debug, Parser)]
@@ -25,5 +32,37 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Walk three regions in an embedded world, with nothing else installed
-    Demo(demo::DemoArgs),
+    Demo(DemoArgs),
+    /// Every problem of a pipeline, its analyses and the fleet, at once
+    Check(CheckArgs),
+    /// What a rollout will do, when, and what its traffic can decide
+    Plan(PlanArgs),
+    /// Record what a service runs now
+    Adopt(AdoptArgs),
+    /// Roll a version out, in the foreground
+    #[command(alias = "start")]
+    Run(RunArgs),
+    /// What is going on, or what was recorded last
+    Status(StatusArgs),
+    /// Show the running rollout whenever it changes
+    Watch(StatusArgs),
+    /// Why it is not further
+    Why(StatusArgs),
+    /// One step forward without proof, or open a gate
+    Promote(AskArgs),
+    /// Raise nothing until resume
+    Pause(AskArgs),
+    /// Go on after a pause
+    Resume(AskArgs),
+    /// Take the canary out everywhere
+    #[command(alias = "abort")]
+    Rollback(AskArgs),
+    /// What happened to a service
+    History(HistoryArgs),
+    /// What a diagnostic's code means
+    Explain(ExplainArgs),
+    /// The JSON Schema of a kind of file
+    Schema(SchemaArgs),
+    /// A completion script for a shell
+    Completions(CompletionArgs),
 }

@@ -1,12 +1,22 @@
 //! The command line: one file per command.
 
+mod adopt;
 mod args;
+mod ask;
+mod check;
+mod connect;
 mod demo;
 pub mod exit;
 mod failure;
+mod files;
 mod follow;
 mod output;
+mod plan;
+mod reference;
+mod remote;
+mod run;
 mod session;
+mod status;
 mod summary;
 
 use std::process::ExitCode;
@@ -16,6 +26,8 @@ use clap::Parser;
 use args::{Args, Command};
 use exit::Exit;
 use failure::Failure;
+
+use crate::server::routes::Verb;
 
 /// Parses the command line, does it, and says how it ended.
 #[must_use]
@@ -49,8 +61,24 @@ pub fn main() -> ExitCode {
 }
 
 async fn dispatch(args: Args) -> Result<Exit, Failure> {
+    let format = args.output;
     match args.command {
-        Command::Demo(demo) => demo::run(demo, args.output).await,
+        Command::Demo(demo) => demo::run(demo, format).await,
+        Command::Check(check) => check::run(&check, format),
+        Command::Plan(plan) => plan::run(&plan, format),
+        Command::Adopt(adopt) => adopt::run(adopt, format).await,
+        Command::Run(run) => run::run(run, format).await,
+        Command::Status(of) => status::status(of, format).await,
+        Command::Watch(of) => status::watch(of, format).await,
+        Command::Why(of) => status::why(of, format).await,
+        Command::Promote(ask) => ask::run(Verb::Promote, ask, format).await,
+        Command::Pause(ask) => ask::run(Verb::Pause, ask, format).await,
+        Command::Resume(ask) => ask::run(Verb::Resume, ask, format).await,
+        Command::Rollback(ask) => ask::run(Verb::Rollback, ask, format).await,
+        Command::History(history) => status::history(history, format).await,
+        Command::Explain(explain) => reference::explain(&explain),
+        Command::Schema(schema) => reference::schema(&schema),
+        Command::Completions(completions) => Ok(reference::completions(&completions)),
     }
 }
 

@@ -7,15 +7,15 @@ use super::codes;
 use super::decode::{Decoder, Fields, nearest};
 use super::file::{self, Node, Span, Value};
 use super::fleet::{
-    Adapter, Auth, EnvoyFile, EnvoyXds, Fleet, FleetCheck, MetricsSource, Probe, Prometheus,
-    Region, Scrape, ScrapeEndpoint, Secret, Service, Target, Xds, XdsTls,
+    Auth, Fleet, FleetCheck, MetricsSource, Probe, Prometheus, Region, Scrape, ScrapeEndpoint,
+    Secret, Service, Xds, XdsTls,
 };
+use super::fleet_targets::{Place, decode_targets};
 use super::plan::Authority;
-use crate::units::{Millis, RegionName, ServiceName, SlotName, TargetName, Weight, shown};
+use crate::units::{Millis, RegionName, ServiceName, SlotName, Weight, shown};
 
 const REGIONS_MAX: usize = 200;
 const SERVICES_MAX: usize = 2_000;
-const TARGETS_MAX: usize = 20;
 const CHECKS_MAX: usize = 1_000;
 const SECRET_HELP: &str = "write {env: NAME} or {file: PATH}";
 
@@ -253,7 +253,7 @@ fn decode_secret(decoder: &mut Decoder, node: &Node) -> Option<Secret> {
     if both { None } else { env.or(file) }
 }
 
-fn decode_url(decoder: &mut Decoder, node: &Node) -> Option<String> {
+pub(super) fn decode_url(decoder: &mut Decoder, node: &Node) -> Option<String> {
     let text = decoder.text(node)?;
     let help = "write an absolute address such as https://prometheus.example.internal";
     let authority = ["http://", "https://"]
@@ -397,161 +397,6 @@ fn decode_templates(decoder: &mut Decoder, node: &Node) -> Option<BTreeMap<Strin
         }
     }
     Some(templates)
-}
-
-struct Place {
-    slots: Option<[SlotName; 2]>,
-    has_xds: bool,
-}
-
-fn decode_targets(
-    decoder: &mut Decoder,
-    region: &RegionName,
-    node: &Node,
-    place: &Place,
-) -> Option<Vec<Target>> {
-    let list = decoder.list(node)?;
-    if list.is_empty() || list.len() > TARGETS_MAX {
-        let message = format!(
-            "a service has 1 to {TARGETS_MAX} load balancers in a region, not {}",
-            list.len()
-        );
-        decoder.error(codes::TOO_MANY, node.span, message, "");
-        return None;
-    }
-    let mut targets: Vec<Target> = Vec::new();
-    for node in list {
-        let Some(target) = decode_target(decoder, region, node, place) else { continue };
-        if targets.iter().any(|other| other.name == target.name) {
-            let message = format!("a second target `{}` in this region", target.name);
-            decoder.error(
-                codes::DUPLICATE_TARGET,
-                node.span,
-                message,
-                "give each a name of its own",
-            );
-        }
-        targets.push(target);
-    }
-    Some(targets)
-}
-
-fn decode_target(
-    decoder: &mut Decoder,
-    region: &RegionName,
-    node: &Node,
-    place: &Place,
-) -> Option<Target> {
-    let mut fields = decoder.fields(node)?;
-    let name = fields.require(decoder, "name", Decoder::name::<TargetName>);
-    let xds =
-        fields.get(decoder, "envoy", |decoder, node| decode_envoy(decoder, region, node, place));
-    let file =
-        fields.get(decoder, "envoy_file", |decoder, node| decode_envoy_file(decoder, node, place));
-    if fields.key_span("envoy").is_some() == fields.key_span("envoy_file").is_some() {
-        let help = "`envoy` fetches its routes from Tidegate, `envoy_file` watches a file";
-        decoder.error(
-            codes::MISSING_KEY,
-            fields.span,
-            "a target needs exactly one of `envoy` and `envoy_file`",
-            help,
-        );
-    }
-    if let (Some(span), false) = (fields.key_span("envoy"), place.has_xds) {
-        let help = "add for example `xds: {listen: \"127.0.0.1:18000\"}`, or use `envoy_file`";
-        decoder.error(
-            codes::XDS,
-            span,
-            "Envoy fetches its routes here, but there is no `xds` block",
-            help,
-        );
-    }
-    let at = decoder.at(fields.span);
-    fields.finish(decoder);
-    let adapter = xds.map(Adapter::Envoy).or_else(|| file.map(Adapter::EnvoyFile))?;
-    Some(Target { name: name?, at, adapter })
-}
-
-fn decode_envoy(
-    decoder: &mut Decoder,
-    region: &RegionName,
-    node: &Node,
-    place: &Place,
-) -> Option<EnvoyXds> {
-    let mut fields = decoder.fields(node)?;
-    let route = fields.require(decoder, "route", Decoder::text);
-    let route_file = fields.get(decoder, "route_file", Decoder::text).map(PathBuf::from);
-    let clusters =
-        fields.require(decoder, "clusters", |decoder, node| decode_clusters(decoder, node, place));
-    let node_cluster =
-        fields.get(decoder, "node_cluster", Decoder::text).unwrap_or_else(|| region.to_string());
-    let min_instances = fields
-        .get(decoder, "min_instances", |decoder, node| decoder.count(node, 1, 10_000))
-        .unwrap_or(1);
-    let forget_after = fields.get(decoder, "forget_after", Decoder::positive);
-    let admin = fields
-        .get(decoder, "admin", |decoder, node| decoder.each(node, decode_url))
-        .unwrap_or_default();
-    fields.finish(decoder);
-    let route = route?;
-    let route_file = route_file.unwrap_or_else(|| PathBuf::from(format!("{route}.yaml")));
-    Some(EnvoyXds {
-        route_file,
-        route,
-        clusters: clusters?,
-        node_cluster,
-        min_instances,
-        forget_after,
-        admin,
-    })
-}
-
-fn decode_envoy_file(decoder: &mut Decoder, node: &Node, place: &Place) -> Option<EnvoyFile> {
-    let mut fields = decoder.fields(node)?;
-    let route = fields.require(decoder, "route", Decoder::text);
-    let path = fields.require(decoder, "path", Decoder::text).map(PathBuf::from);
-    let clusters =
-        fields.require(decoder, "clusters", |decoder, node| decode_clusters(decoder, node, place));
-    let admin = fields.require(decoder, "admin", |decoder, node| {
-        let admin = decoder.each(node, decode_url)?;
-        if matches!(&node.value, Value::List(list) if list.is_empty()) {
-            let help = "without it nothing can be read back";
-            decoder.error(
-                codes::INVALID_VALUE,
-                node.span,
-                "at least one admin address is needed",
-                help,
-            );
-        }
-        Some(admin)
-    });
-    fields.finish(decoder);
-    Some(EnvoyFile { route: route?, path: path?, clusters: clusters?, admin: admin? })
-}
-
-fn decode_clusters(
-    decoder: &mut Decoder,
-    node: &Node,
-    place: &Place,
-) -> Option<BTreeMap<SlotName, String>> {
-    let texts = decoder.texts(node)?;
-    let slots = place.slots.as_ref()?;
-    let different: BTreeSet<&String> = texts.values().collect();
-    let complete = texts.len() == 2
-        && slots.iter().all(|slot| texts.contains_key(slot.as_str()))
-        && different.len() == 2;
-    if !complete {
-        let help =
-            format!("write {{{}: ..., {}: ...}} with two different clusters", slots[0], slots[1]);
-        decoder.error(codes::SLOTS, node.span, "each slot needs a cluster of its own", help);
-        return None;
-    }
-    Some(
-        slots
-            .iter()
-            .filter_map(|slot| Some((slot.clone(), texts.get(slot.as_str())?.clone())))
-            .collect(),
-    )
 }
 
 fn decode_checks(decoder: &mut Decoder, node: &Node) -> Option<BTreeMap<String, FleetCheck>> {

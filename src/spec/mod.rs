@@ -29,6 +29,8 @@ pub mod file;
 #[cfg(feature = "files")]
 pub mod fleet_file;
 #[cfg(feature = "files")]
+mod fleet_targets;
+#[cfg(feature = "files")]
 pub mod load;
 #[cfg(feature = "files")]
 pub mod pipeline;

@@ -62,9 +62,10 @@ impl CheckRecord {
 }
 
 impl Judge {
-    /// Takes in the runs of every check in `poll`.
+    /// Takes in the runs of every check in `poll`, where the canary has traffic; elsewhere there is nothing to check.
     pub(super) fn take_checks(&mut self, plan: &Plan, poll: &Poll) {
-        for (region, look) in &poll.regions {
+        let exposed = poll.regions.iter().filter(|(_, look)| !look.weight.is_zero());
+        for (region, look) in exposed {
             for (name, measured) in &look.measured {
                 let is_check = plan.analyses.get(name).is_some_and(|analysis| {
                     matches!(analysis.measurement, Measurement::Check { .. })

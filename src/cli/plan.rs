@@ -1,0 +1,243 @@
+//! `tidegate plan`: what a rollout will do, when, and what its traffic can decide.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::exit::Exit;
+use super::failure::Failure;
+use super::files::{self, Loaded, PipelineArgs};
+use super::output::{self, BAD, Format, GOOD, styled};
+use crate::engine::forecast::{self, Assumed, Forecast};
+use crate::spec::plan::{Plan, Stage};
+use crate::units::{Millis, RegionName, StageName, Weight};
+
+/// Say beforehand what a rollout will do and what its traffic can decide.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  tidegate plan pipelines/multi-region.yaml --fleet examples/envoy/fleet.yaml --rps us_east_1=400,eu_west_1=240,ap_southeast_2=160"
+)]
+pub(super) struct PlanArgs {
+    #[command(flatten)]
+    files: PipelineArgs,
+    /// Requests per second by region
+    #[arg(long, value_name = "REGION=N,...", value_delimiter = ',', value_parser = region_rate)]
+    rps: Vec<(RegionName, f64)>,
+    /// Stable's share of bad requests
+    #[arg(long, default_value = "0.1%", value_parser = share)]
+    base_error_rate: f64,
+    /// Clumpiness of errors, if history is known
+    #[arg(long, value_name = "FACTOR")]
+    phi: Option<f64>,
+    /// Chance with which an answer shall be there in time
+    #[arg(long, default_value_t = 0.8)]
+    power: f64,
+}
+
+#[derive(Serialize)]
+struct Planned {
+    pipeline: String,
+    service: String,
+    digest: String,
+    steps: Vec<PlannedStep>,
+    stages: Vec<PlannedStage>,
+    holdback: Weight,
+    notes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct PlannedStep {
+    stage: StageName,
+    weights: BTreeMap<RegionName, Weight>,
+    exposure_percent: f64,
+    bake: Millis,
+    earliest_end: Millis,
+}
+
+#[derive(Serialize)]
+struct PlannedStage {
+    stage: StageName,
+    canary_requests_per_second: Option<f64>,
+    forecasts: Vec<Forecast>,
+    checks_only: bool,
+}
+
+pub(super) fn run(args: &PlanArgs, format: Format) -> Result<Exit, Failure> {
+    if !(args.power > 0.0 && args.power < 1.0)
+        || args.phi.is_some_and(|phi| !(1.0..=1e6).contains(&phi))
+    {
+        let what = "--power is between 0 and 1, --phi at least 1";
+        return Err(Failure::new(what).exit(Exit::Usage));
+    }
+    let loaded = files::load(&args.files)?;
+    let unknown = args.rps.iter().find(|(name, _)| !loaded.fleet.regions.contains_key(name));
+    if let Some((name, _)) = unknown {
+        return Err(
+            Failure::new(format!("--rps: the fleet has no region {name}")).exit(Exit::Usage)
+        );
+    }
+    let planned = planned(&loaded, args);
+    output::emit(format, &planned, table)?;
+    Ok(Exit::Done)
+}
+
+fn planned(loaded: &Loaded, args: &PlanArgs) -> Planned {
+    let plan = &loaded.plan;
+    let assumed = Assumed {
+        requests_per_second: args.rps.iter().cloned().collect(),
+        base_rate: args.base_error_rate,
+        clumpiness: args.phi,
+        power: args.power,
+    };
+    let stage = |stage: &Stage| {
+        let known = !assumed.requests_per_second.is_empty();
+        PlannedStage {
+            stage: stage.name.clone(),
+            canary_requests_per_second: known.then(|| forecast::canary_per_second(stage, &assumed)),
+            forecasts: if known { forecast::stage(plan, stage, &assumed) } else { Vec::new() },
+            checks_only: !stage.criteria.iter().any(|criterion| criterion.test.is_statistical()),
+        }
+    };
+    Planned {
+        pipeline: plan.pipeline.to_string(),
+        service: plan.service.to_string(),
+        digest: plan.digest.clone(),
+        steps: steps(plan),
+        stages: plan.stages.iter().map(stage).collect(),
+        holdback: plan.policy.holdback,
+        notes: notes(plan, args),
+    }
+}
+
+fn steps(plan: &Plan) -> Vec<PlannedStep> {
+    let mut end = Millis::ZERO;
+    let mut steps = Vec::new();
+    for stage in &plan.stages {
+        for step in &stage.steps {
+            end = end.plus(step.bake);
+            steps.push(PlannedStep {
+                stage: stage.name.clone(),
+                weights: step.weights.clone(),
+                exposure_percent: plan.exposure(&step.weights) * 100.0,
+                bake: step.bake,
+                earliest_end: end,
+            });
+        }
+    }
+    steps
+}
+
+fn notes(plan: &Plan, args: &PlanArgs) -> Vec<String> {
+    let mut notes = vec![format!(
+        "chance of rolling back a version that is within its limits, over the whole rollout: at most {} %",
+        plan.policy.alpha * 100.0
+    )];
+    if args.rps.is_empty() {
+        notes.push("give --rps REGION=N,... to see what this traffic can decide".to_owned());
+    }
+    if args.phi.is_none() {
+        notes.push(
+            "without history: clumpiness 5 and three polls at least; --phi says otherwise"
+                .to_owned(),
+        );
+    }
+    let full = plan.stages.last().is_some_and(|stage| stage.weight == Weight::FULL);
+    notes.push(if full && plan.policy.holdback.is_zero() {
+        "at 100 % nothing concurrent is left: absolute triggers go on, increases only hold; `holdback: 2%` keeps an arm"
+            .to_owned()
+    } else {
+        format!("{} stay on stable until the last stage is proven: both arms stay comparable", plan.policy.holdback)
+    });
+    if plan.manual_rollback.required_approvers > 1 {
+        notes.push(format!(
+            "rollback by hand asks for {} people; a local run does not enforce it, and records that",
+            plan.manual_rollback.required_approvers
+        ));
+    }
+    notes
+}
+
+fn table(planned: &Planned) -> String {
+    let mut text = format!(
+        "{} for {}, digest {}\n\n",
+        planned.pipeline,
+        planned.service,
+        &planned.digest[..12.min(planned.digest.len())]
+    );
+    let mut steps = comfy_table::Table::new();
+    steps.load_style(comfy_table::presets::NOTHING);
+    steps.set_header(["stage", "canary weights", "of all users", "bake", "earliest end"]);
+    for step in &planned.steps {
+        let weights: Vec<_> =
+            step.weights.iter().map(|(name, weight)| format!("{name} {weight}")).collect();
+        steps.add_row([
+            step.stage.to_string(),
+            weights.join("\n"),
+            format!("{:.1} %", step.exposure_percent),
+            step.bake.to_string(),
+            step.earliest_end.to_string(),
+        ]);
+    }
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{steps}\n");
+    for stage in &planned.stages {
+        let rate = stage
+            .canary_requests_per_second
+            .map_or(String::new(), |rate| format!(", {rate:.1} canary requests/s"));
+        let kind = if stage.checks_only { ": checks only, held over the whole bake" } else { "" };
+        let _ = writeln!(text, "{}{rate}{kind}", stage.stage);
+        for forecast in &stage.forecasts {
+            let _ = writeln!(text, "  {}", forecast_line(forecast));
+        }
+    }
+    for note in &planned.notes {
+        let _ = writeln!(text, "- {note}");
+    }
+    text
+}
+
+fn forecast_line(forecast: &Forecast) -> String {
+    let Some(seconds) = forecast.seconds else {
+        let remedy = forecast.remedy.as_deref().unwrap_or("by its own polls, not by traffic");
+        return format!("{}: {remedy}", forecast.text);
+    };
+    let time = Millis((seconds * 1_000.0) as u64);
+    let requests = forecast.requests.unwrap_or(0.0);
+    let assumed = forecast.assumed.as_ref().map_or(String::new(), |what| format!(" (if {what})"));
+    match &forecast.remedy {
+        None => format!(
+            "{}: {} in {time}, about {requests:.0} requests{assumed}",
+            forecast.text,
+            styled(GOOD, "proven")
+        ),
+        Some(remedy) => {
+            format!("{}: {}; {remedy}{assumed}", forecast.text, styled(BAD, "not in time"))
+        }
+    }
+}
+
+fn region_rate(text: &str) -> Result<(RegionName, f64), String> {
+    let (name, rate) = text.split_once('=').ok_or("expected REGION=N")?;
+    let name = RegionName::new(name.trim()).map_err(|error| error.to_string())?;
+    let rate: f64 = rate.trim().parse().map_err(|_| format!("`{rate}` is not a number"))?;
+    if rate.is_finite() && (0.0..=1e9).contains(&rate) {
+        Ok((name, rate))
+    } else {
+        Err("expected 0 to 1e9".to_owned())
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let (number, scale) =
+        text.trim().strip_suffix('%').map_or((text, 1.0), |percent| (percent, 100.0));
+    let value: f64 =
+        number.trim().parse().map_err(|_| format!("`{text}` is not a share: expected 0.1%"))?;
+    let share = value / scale;
+    if (0.0..1.0).contains(&share) {
+        Ok(share)
+    } else {
+        Err("expected 0% to below 100%".to_owned())
+    }
+}

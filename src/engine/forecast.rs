@@ -1,0 +1,175 @@
+//! What a stage's traffic can decide, said beforehand: when each criterion is expected to be proven, and what to change
+//! where it will not be.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::spec::plan::{Criterion, CriterionId, Plan, Stage, Test};
+use crate::stats::conditions::{CLUMPINESS_WITHOUT_HISTORY, QUORUM, QUORUM_WITHOUT_HISTORY};
+use crate::stats::numbers::{normal_cdf, normal_quantile};
+use crate::stats::plan::{Plan as Planned, Traffic};
+use crate::stats::{Levels, Limit};
+use crate::units::{Millis, RegionName, Weight};
+
+/// Spread of ln(latency) that is assumed where no histogram is at hand.
+const LOG_LATENCY_SPREAD: f64 = 0.7;
+
+/// What is assumed about a service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assumed {
+    /// Requests per second by region, both arms together.
+    pub requests_per_second: BTreeMap<RegionName, f64>,
+    /// Stable's share of bad events.
+    pub base_rate: f64,
+    /// Clumpiness from history; without it, the constants for no history hold.
+    pub clumpiness: Option<f64>,
+    /// Chance with which the answer shall be there in time.
+    pub power: f64,
+}
+
+/// When one criterion is expected to be proven if the arms are equal.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Forecast {
+    /// Which.
+    pub criterion: CriterionId,
+    /// As the user wrote it.
+    pub text: String,
+    /// Expected time; `None`: never at this traffic, or not a matter of traffic.
+    pub seconds: Option<f64>,
+    /// Canary requests in that time.
+    pub requests: Option<f64>,
+    /// It is expected within the stage's duration.
+    pub in_time: bool,
+    /// What to change, if it is not.
+    pub remedy: Option<String>,
+    /// What was assumed beyond the given numbers.
+    pub assumed: Option<String>,
+}
+
+/// Forecasts of every statistical criterion of a stage.
+#[must_use]
+pub fn stage(plan: &Plan, stage: &Stage, assumed: &Assumed) -> Vec<Forecast> {
+    let statistical = stage.criteria.iter().filter(|criterion| criterion.test.is_statistical());
+    statistical.map(|criterion| criterion_forecast(plan, stage, criterion, assumed)).collect()
+}
+
+/// Canary requests per second of a stage's last step.
+#[must_use]
+pub fn canary_per_second(stage: &Stage, assumed: &Assumed) -> f64 {
+    traffic(stage, assumed, None).canary_per_second
+}
+
+fn traffic(stage: &Stage, assumed: &Assumed, share: Option<f64>) -> Traffic {
+    let weights = stage.steps.last().map(|step| &step.weights);
+    let mut sum = Traffic { canary_per_second: 0.0, stable_per_second: 0.0 };
+    for (name, weight) in
+        weights.into_iter().flatten().filter(|(_, weight)| **weight > Weight::ZERO)
+    {
+        let total = assumed.requests_per_second.get(name).copied().unwrap_or(0.0);
+        let part = Traffic::shared(total, share.unwrap_or(weight.fraction()));
+        sum.canary_per_second += part.canary_per_second;
+        sum.stable_per_second += part.stable_per_second;
+    }
+    sum
+}
+
+fn criterion_forecast(
+    plan: &Plan,
+    stage: &Stage,
+    criterion: &Criterion,
+    assumed: &Assumed,
+) -> Forecast {
+    let nothing = Forecast {
+        criterion: criterion.id.clone(),
+        text: criterion.text.clone(),
+        seconds: None,
+        requests: None,
+        in_time: true,
+        remedy: None,
+        assumed: None,
+    };
+    let Some((limit, rate, assumption)) = as_counts(&criterion.test, assumed) else {
+        return nothing;
+    };
+    let planned = planned(plan, traffic(stage, assumed, None), limit, rate, assumed);
+    let quickest = planned.time_to_ok(rate).map(|found| found.seconds);
+    let seconds = quickest.map(|seconds| seconds.max(requests_time(stage, &planned)));
+    let duration = stage.duration.as_secs_f64();
+    let in_time = seconds.is_some_and(|seconds| seconds <= duration);
+    Forecast {
+        seconds,
+        requests: seconds.map(|seconds| seconds * planned.traffic.canary_per_second),
+        in_time,
+        remedy: (!in_time).then(|| remedy(stage, assumed, &planned, rate, seconds)),
+        assumed: assumption,
+        ..nothing
+    }
+}
+
+fn requests_time(stage: &Stage, planned: &Planned) -> f64 {
+    stage.min_requests as f64 / planned.traffic.canary_per_second.max(f64::MIN_POSITIVE)
+}
+
+/// The test as a limit on a share, the share that stable has, and what was assumed for it.
+fn as_counts(test: &Test, assumed: &Assumed) -> Option<(Limit, f64, Option<String>)> {
+    match test {
+        Test::Rate { factor, offset } => {
+            Some((Limit::new(*factor, *offset), assumed.base_rate, None))
+        }
+        Test::QuantileRatio { quantile, ratio } => {
+            let score = normal_quantile(*quantile) - ratio.ln() / LOG_LATENCY_SPREAD;
+            let tail = 1.0 - quantile;
+            let factor = (1.0 - normal_cdf(score)) / tail;
+            let note = format!("latency is lognormal with a spread of {LOG_LATENCY_SPREAD}");
+            Some((Limit::ratio(factor), tail, Some(note)))
+        }
+        _ => None,
+    }
+}
+
+fn planned(plan: &Plan, traffic: Traffic, limit: Limit, rate: f64, assumed: &Assumed) -> Planned {
+    let poll =
+        plan.regions.values().map(|region| region.poll).min().unwrap_or(Millis::from_secs(15));
+    Planned {
+        levels: Levels::new(plan.policy.alpha, plan.policy.beta),
+        clumpiness: assumed.clumpiness.unwrap_or(CLUMPINESS_WITHOUT_HISTORY),
+        quorum: if assumed.clumpiness.is_some() { QUORUM } else { QUORUM_WITHOUT_HISTORY },
+        power: assumed.power,
+        poll_seconds: poll.as_secs_f64(),
+        ..Planned::new(traffic, rate, limit)
+    }
+}
+
+/// "52 min instead of 30, or 12 % instead of 5 %".
+fn remedy(
+    stage: &Stage,
+    assumed: &Assumed,
+    planned: &Planned,
+    rate: f64,
+    seconds: Option<f64>,
+) -> String {
+    let longer = seconds.map(|seconds| {
+        let time = Millis((seconds.max(1.0) * 1_000.0).round() as u64);
+        format!("{time} instead of {}", stage.duration)
+    });
+    let duration = stage.duration.as_secs_f64();
+    let enough = |percent: &f64| {
+        let traffic = traffic(stage, assumed, Some(percent / 100.0));
+        let wider = Planned { traffic, ..*planned };
+        wider
+            .time_to_ok(rate)
+            .is_some_and(|found| found.seconds.max(requests_time(stage, &wider)) <= duration)
+    };
+    let percents = (1..=50).map(f64::from).filter(|&percent| percent > stage.weight.percent());
+    let wider = percents
+        .into_iter()
+        .find(enough)
+        .map(|percent| format!("{percent} % instead of {}", stage.weight));
+    let remedies: Vec<_> = longer.into_iter().chain(wider).collect();
+    if remedies.is_empty() {
+        "a wider margin: no time and no share of this traffic can show this one".to_owned()
+    } else {
+        remedies.join(", or ")
+    }
+}
