@@ -12,10 +12,16 @@
 //! Read [`units`], [`spec`] (what users write), [`stats`] (the mathematics), [`engine`] (the only place with
 //! opinions), then `ports` and `driver` (the loop), then the adapters behind the ports.
 
+// Pure: no clock, chance, environment or files, and no collection whose order differs from run to run.
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod engine;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod sim;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod spec;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod stats;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod units;
 
 #[cfg(feature = "daemon")]

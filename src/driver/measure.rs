@@ -47,20 +47,20 @@ impl Measuring {
     /// Windows are tied to confirmed weights: they begin with one and never reach over a change.
     pub fn follow(&mut self, event: &Event, at: Timestamp) {
         match event {
-            Event::RegionRead { region, weight, confirmed: Some(_), .. } => {
-                if self.regions.get(region).is_none_or(|known| known.weight != *weight) {
-                    let fresh = RegionMeasuring {
-                        weight: *weight,
-                        confirmed_at: at,
-                        looked_at: None,
-                        meter: self
-                            .regions
-                            .remove(region)
-                            .map(|old| restarted(old.meter))
-                            .unwrap_or_default(),
-                    };
-                    self.regions.insert(region.clone(), fresh);
-                }
+            Event::RegionRead { region, weight, confirmed: Some(_), .. }
+                if self.regions.get(region).is_none_or(|known| known.weight != *weight) =>
+            {
+                let fresh = RegionMeasuring {
+                    weight: *weight,
+                    confirmed_at: at,
+                    looked_at: None,
+                    meter: self
+                        .regions
+                        .remove(region)
+                        .map(|old| restarted(old.meter))
+                        .unwrap_or_default(),
+                };
+                self.regions.insert(region.clone(), fresh);
             }
             Event::DriftFound { region, .. } => {
                 self.regions.remove(region);

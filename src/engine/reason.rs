@@ -166,6 +166,7 @@ impl Reason {
 
 /// One plain sentence.
 impl fmt::Display for Reason {
+    #[expect(clippy::too_many_lines, reason = "one arm per reason, nothing else")]
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotRead { region, note } => {

@@ -332,7 +332,7 @@ fn decode_chance(decoder: &mut Decoder, node: &Node) -> Option<f64> {
         |percent| super::quantity::number(percent).map(|percent| percent / 100.0),
     );
     match chance {
-        Ok(chance) if chance >= 1e-6 && chance <= 0.5 => Some(chance),
+        Ok(chance) if (1e-6..=0.5).contains(&chance) => Some(chance),
         _ => {
             decoder.error(
                 codes::INVALID_VALUE,

@@ -202,7 +202,12 @@ mod tests {
     fn opened(directory: &Path, hooks: Hooks) -> (Journal, Vec<Vec<u8>>) {
         let mut journal = Journal::open(directory, hooks).unwrap();
         let mut payloads = Vec::new();
-        journal.replay(|frame| Ok(payloads.push(frame.payload))).unwrap();
+        journal
+            .replay(|frame| {
+                payloads.push(frame.payload);
+                Ok(())
+            })
+            .unwrap();
         journal.cut().unwrap();
         (journal, payloads)
     }

@@ -1,4 +1,9 @@
 //! The only integration-test binary.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers outside of test functions fail by panicking"
+)]
 
 mod conformance;
 mod e2e;
@@ -8,3 +13,4 @@ mod parts;
 mod sample;
 mod spec;
 mod store;
+mod tidy;

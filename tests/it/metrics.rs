@@ -582,7 +582,7 @@ async fn every_endpoint_is_scraped_once_per_instant_and_a_failing_one_is_named()
     assert_eq!(a.expect("a")[0].labels["zone"], "x");
     assert_eq!(b.expect("b")[0].labels["instance"], good.address.to_string());
     assert_eq!(hits.load(Ordering::SeqCst), 1);
-    assert_eq!(source.evaluate("a < b", at).await.expect_err("two vectors").misconfigured, true);
+    assert!(source.evaluate("a < b", at).await.expect_err("two vectors").misconfigured);
 
     let html = Server::start(always("<html>planted-secret")).await;
     let both = scraping(&[(good.url(), &[]), (html.url(), &[])]);

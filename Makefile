@@ -1,0 +1,20 @@
+# What there is to do here. `make test` is what has to pass before a change goes in.
+.PHONY: help demo test lint bench simulate
+
+help:
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+demo: ## walk three stages in an embedded world, nothing else installed
+	cargo run --release --locked -- demo $(ARGS)
+
+test: ## everything: missing parts, lints, unit, integration and documentation tests
+	@scripts/timed tests
+
+lint: ## format, clippy, documentation
+	@scripts/timed lint
+
+bench: ## how long a poll, a decision and a plan take
+	cargo bench --locked --no-default-features --bench pure
+
+simulate: ## seeded rollouts with faults over the engine
+	cargo test --release --locked --no-default-features --lib -- sim:: --nocapture
