@@ -83,7 +83,7 @@ fn is_free(state: &Rollout, judgement: &Judgement) -> bool {
         && judgement.log_harm < LOG_HARM_HOLD
         && !failed(judgement)
         && !polled::is_dark(state, judgement)
-        && state.regions.values().all(|region| !region.unhealthy)
+        && state.regions_well()
         && why::capacity(state).is_empty()
 }
 

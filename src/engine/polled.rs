@@ -69,7 +69,7 @@ fn clocks_after(state: &Rollout, judgement: &Judgement, now: crate::units::Times
     let settled = state.phase == Phase::Baking && state.paused.is_none();
     let add = |time: Millis, when: bool| if when { time.plus(passed) } else { time };
     let in_a_row = |time: Millis, when: bool| if when { time.plus(passed) } else { Millis::ZERO };
-    let well = !is_dark(state, judgement) && state.regions.values().all(|region| !region.unhealthy);
+    let well = !is_dark(state, judgement) && state.regions_well();
     Clocks {
         bake: add(before.bake, settled && well),
         elapsed: add(before.elapsed, settled),

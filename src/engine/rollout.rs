@@ -229,6 +229,12 @@ impl Rollout {
         self.paused.as_ref().is_some_and(|pause| pause.except != Some(self.generation))
     }
 
+    /// Every region's probes succeed, and its load balancers were read when they were last asked.
+    #[must_use]
+    pub fn regions_well(&self) -> bool {
+        self.regions.values().all(|region| !region.unhealthy && region.observed.is_some())
+    }
+
     /// How often the rollout is looked at: the shortest poll interval of its regions.
     #[must_use]
     pub fn poll(&self) -> Millis {
@@ -238,13 +244,12 @@ impl Rollout {
     /// Takes one fact in. Total: no fact is refused here, and nothing is decided.
     pub fn apply(&mut self, event: &Event, at: Timestamp) {
         match event {
-            Event::Adopted(_) | Event::Started(_) | Event::Prepared => {}
+            Event::Adopted(_) | Event::Started(_) | Event::Prepared | Event::GateOpened { .. } => {}
             Event::GateReached { stage, .. } => {
                 self.stage = *stage;
                 self.step = 0;
                 self.enter(Phase::Gated, at);
             }
-            Event::GateOpened { .. } => {}
             Event::StepEntered { stage, step, generation, weights, .. } => {
                 (self.stage, self.step) = (*stage, *step);
                 self.undecided = false;
@@ -304,13 +309,14 @@ impl Rollout {
             }
             Event::Promoted { .. } => self.end(Phase::Promoted, at),
             Event::Retired => self.end(Phase::Retired, at),
-            Event::Recovered => {
-                self.clocks.polled_at = None;
-                for region in self.regions.values_mut() {
-                    region.observed = None;
-                }
-            }
+            Event::Recovered => self.apply_recovered(),
         }
+    }
+
+    /// Nothing is known of the load balancers until they are read.
+    fn apply_recovered(&mut self) {
+        self.clocks.polled_at = None;
+        self.regions.values_mut().for_each(|region| region.observed = None);
     }
 
     fn apply_region(&mut self, event: &Event, at: Timestamp) {

@@ -93,6 +93,8 @@ fn unconfirmed(state: &Rollout) -> Vec<Reason> {
                 observed: region.observed,
                 desired: region.desired,
             });
+        } else if state.phase == Phase::Baking && region.observed.is_none() {
+            reasons.push(Reason::NotRead { region: region_name, note: region.note.clone() });
         } else if state.phase != Phase::Preparing && region.confirmed != Some(state.generation) {
             let by_hand = state.plan.authority == Authority::RollbackOnly
                 && region.observed.is_some_and(|weight| weight < region.desired);

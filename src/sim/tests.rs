@@ -148,6 +148,7 @@ fn run_all(seeds: std::ops::Range<u64>, options: &Options) -> Coverage {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "two halves of the seeds on two cores")]
 fn five_thousand_rollouts_break_no_promise() {
     let runs = [0..2_500, 2_500..5_000]
         .map(|seeds| std::thread::spawn(move || run_all(seeds, &Options::default())));

@@ -119,6 +119,7 @@ pub fn middle_event(choice: u32, generation: u64) -> Event {
             region,
             weight,
             confirmed: Some(generation),
+            stored: None,
             restart_marker: Some("4711".to_owned()),
             note: None,
         },

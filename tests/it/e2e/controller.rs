@@ -116,7 +116,7 @@ impl Controller {
 fn tell(history: &[(Seq, Fact)]) {
     let Some(begin) = history.first().map(|(_, fact)| fact.at) else { return };
     for (seq, fact) in history {
-        for name in name(&fact.event) {
+        if let Some(name) = name(&fact.event) {
             println!("{:>7.2} s  {:>4}  {name}", fact.at.since(begin).as_secs_f64(), seq.0);
         }
     }
