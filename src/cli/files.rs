@@ -173,7 +173,7 @@ fn rendered(problem: &Diagnostic) -> String {
         if coloured { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let mut out = String::new();
     match GraphicalReportHandler::new_themed(theme)
-        .with_context_lines(0)
+        .with_context_lines(1)
         .render_report(&mut out, report.as_ref())
     {
         Ok(()) => out,
