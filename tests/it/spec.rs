@@ -274,7 +274,7 @@ fn twelve_mistakes_are_twelve_diagnostics_in_one_run() {
             &service(),
         )
     };
-    assert_eq!(run(broken).1.count(Severity::Error) >= 1, true);
+    assert!(run(broken).1.count(Severity::Error) >= 1);
     let (plan, problems) = run(&renamed);
     assert!(plan.is_none());
     let found: BTreeSet<_> =
