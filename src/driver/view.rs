@@ -35,11 +35,15 @@ impl View {
                 (name.clone(), region.observed.unwrap_or(region.desired))
             };
         let weights = state.regions.iter().map(observed).collect();
+        let judgement = judgement.or_else(|| state.judgement.clone());
+        // Numbers move at every look, and only some looks are recorded: reasons are given with the newest.
+        let mut newest = state.clone();
+        newest.judgement.clone_from(&judgement);
         Self {
             at,
             seq,
-            why: why(state, at),
-            judgement: judgement.or_else(|| state.judgement.clone()),
+            why: why(&newest, at),
+            judgement,
             exposure: state.plan.exposure(&weights),
             rollout: state.clone(),
         }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use tidegate::metrics::prometheus;
+use tidegate::ports::MetricsSource as _;
 use tidegate::spec::fleet::{
     Adapter, EnvoyFile, Fleet, MetricsSource, Prometheus as Source, Region, Service, Target,
 };
@@ -11,7 +13,7 @@ use tidegate::spec::plan::{Authority, Location};
 use tidegate::units::{Millis, RegionName, ServiceName, SlotName, Weight};
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::admin::{Admin, Witness};
+use super::admin::{Admin, Witness, now};
 use super::load::Load;
 use super::plan::{POLL, REGIONS};
 use super::server::Server;
@@ -81,6 +83,7 @@ impl World {
             region.envoy.ready().await;
         }
         let prometheus = Prometheus::scraping(&jobs(&regions, &[&blue, &green])).await;
+        scrapes(&prometheus.url, regions.len() + 2).await;
         let loads = regions.iter().zip(rates);
         let loads = loads.map(|(region, rate)| Load::start(region.envoy.listener, rate)).collect();
         Self { loads, prometheus, regions, blue, green, folder, _turn: turn }
@@ -137,6 +140,28 @@ impl World {
     }
 }
 
+/// Waits until so many targets were scraped; Prometheus takes some seconds to begin.
+async fn scrapes(url: &str, targets: usize) {
+    let source = prometheus::Prometheus::new(&source(url)).unwrap();
+    until("every target is scraped", 20, async || {
+        let found = source.evaluate("count(up == 1)", now()).await.unwrap_or_default();
+        let value = found.first().and_then(|series| series.samples.last()).map(|(_, value)| *value);
+        value == Some(targets as f64)
+    })
+    .await;
+}
+
+fn source(url: &str) -> Source {
+    Source {
+        url: url.to_owned(),
+        auth: None,
+        ca: None,
+        timeout: Millis::from_secs(2),
+        bytes_max: 4 << 20,
+        aggregated: false,
+    }
+}
+
 fn jobs(regions: &[Site], servers: &[&Server]) -> Vec<String> {
     let envoy = |site: &Site| {
         let (name, admin) = (spelled(site.name.as_str()), site.envoy.admin);
@@ -184,14 +209,6 @@ impl Address {
     }
 
     fn region(&self, name: &str, share: f64) -> (RegionName, Region) {
-        let source = Source {
-            url: self.url.clone(),
-            auth: None,
-            ca: None,
-            timeout: Millis::from_secs(2),
-            bytes_max: 4 << 20,
-            aggregated: false,
-        };
         let region = Region {
             at: at(),
             share: Weight::from_percent(share).unwrap(),
@@ -199,7 +216,7 @@ impl Address {
             compliance: Vec::new(),
             instances: Some(1),
             labels: [("region".to_owned(), spelled(name))].into(),
-            metrics: MetricsSource::Prometheus(source),
+            metrics: MetricsSource::Prometheus(source(&self.url)),
             poll: POLL,
             scrape_interval: POLL,
             settle: POLL,
