@@ -43,19 +43,28 @@ pub(super) enum Command {
     #[command(alias = "start")]
     Run(RunArgs),
     /// What is going on, or what was recorded last
+    #[command(after_help = "Example:\n  tidegate status -o json")]
     Status(StatusArgs),
     /// Show the running rollout whenever it changes
+    #[command(after_help = "Example:\n  tidegate watch --fleet tidegate.yaml")]
     Watch(StatusArgs),
     /// Why it is not further
+    #[command(after_help = "Example:\n  tidegate why")]
     Why(StatusArgs),
     /// One step forward without proof, or open a gate
+    #[command(after_help = "Example:\n  tidegate promote --reason 'seen by the owner'")]
     Promote(AskArgs),
     /// Raise nothing until resume
+    #[command(after_help = "Example:\n  tidegate pause --reason 'incident 4711'")]
     Pause(AskArgs),
     /// Go on after a pause
+    #[command(after_help = "Example:\n  tidegate resume")]
     Resume(AskArgs),
     /// Take the canary out everywhere
-    #[command(alias = "abort")]
+    #[command(
+        alias = "abort",
+        after_help = "Example:\n  tidegate rollback --reason 'checkout fails'"
+    )]
     Rollback(AskArgs),
     /// What happened to a service
     History(HistoryArgs),

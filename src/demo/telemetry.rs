@@ -79,6 +79,8 @@ impl Telemetry {
     }
 
     fn counters(&self, page: &mut String, labels: &str) {
+        page.push_str("# HELP service_up The server answers.\n# TYPE service_up gauge\n");
+        let _ = writeln!(page, "service_up{{{labels}}} 1");
         page.push_str("# HELP http_requests_total Requests answered.\n");
         page.push_str("# TYPE http_requests_total counter\n");
         for (code, count) in [("200", &self.succeeded), ("500", &self.failed)] {

@@ -14,4 +14,4 @@ mod reaction;
 mod server;
 mod versions;
 mod walk;
-mod world;
+pub mod world;

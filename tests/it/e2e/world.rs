@@ -21,7 +21,7 @@ use crate::parts::envoy::{Envoy, EnvoyConfig, Rds, rds_yaml};
 use crate::parts::prometheus::Prometheus;
 
 /// Worlds are heavy and measure time: one after the other.
-static TURN: Mutex<()> = Mutex::const_new(());
+pub static TURN: Mutex<()> = Mutex::const_new(());
 
 /// The world. Everything in it ends with it, also when a test panics.
 pub struct World {
