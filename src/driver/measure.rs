@@ -11,7 +11,7 @@ use crate::engine::poll::{Poll, RegionPoll};
 use crate::engine::rollout::Rollout;
 use crate::metrics::meter::{LookContext, Meter};
 use crate::ports::Subject;
-use crate::spec::plan::Analysis;
+use crate::spec::plan::{Analysis, Measurement};
 use crate::spec::selector::{Track, arm_variables};
 use crate::units::{AnalysisName, Generation, Millis, RegionName, Timestamp, Weight};
 
@@ -40,6 +40,8 @@ pub struct Look {
 /// What a look found.
 pub struct Measured {
     poll: Poll,
+    /// It was a little too early: a source that scrapes as often as it is polled had nothing new in some region.
+    pub too_early: bool,
     regions: BTreeMap<RegionName, RegionMeasuring>,
 }
 
@@ -128,8 +130,22 @@ impl Look {
             poll.regions.insert(name.clone(), looked);
             regions.insert(name, region);
         }
-        Measured { poll, regions }
+        let too_early = poll.regions.iter().any(|(name, look)| {
+            let scraped = site.fleet.regions.get(name).map(|region| region.scrape_interval);
+            scraped.is_some_and(|every| every <= rollout.poll()) && is_without_news(look, &analyses)
+        });
+        Measured { poll, regions, too_early }
     }
+}
+
+/// The source has not scraped since the last look.
+fn is_without_news(look: &RegionPoll, analyses: &[&Analysis]) -> bool {
+    let is_check = |it: &&&Analysis| matches!(it.measurement, Measurement::Check { .. });
+    let mut numbers = analyses.iter().filter(|it| !is_check(it)).peekable();
+    let not_due = |it: &&Analysis| {
+        look.measured.get(&it.name) == Some(&crate::engine::poll::Measured::NotDue)
+    };
+    numbers.peek().is_some() && numbers.all(not_due)
 }
 
 /// Analyses of triggers and of every stage reached so far.

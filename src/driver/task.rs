@@ -29,6 +29,9 @@ use crate::units::{Generation, Millis, RegionName, RolloutId, Seq, Timestamp};
 /// How often load balancers are read and due work is looked for, at most.
 const TICK_MAX: Millis = Millis(1_000);
 
+/// Early repetitions of one look.
+const LOOKS_EARLY_MAX: u32 = 3;
+
 /// Waiting time after failed effects: doubling, at most this.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -91,6 +94,8 @@ pub struct Task {
     read_at: BTreeMap<RegionName, Timestamp>,
     looking: bool,
     look_due: Timestamp,
+    /// Looks in a row that were repeated early.
+    looks_early: u32,
     commands: mpsc::Receiver<Asked>,
     finished: mpsc::UnboundedReceiver<Finished>,
     finish: mpsc::UnboundedSender<Finished>,
@@ -148,6 +153,7 @@ impl Task {
             read_at: BTreeMap::new(),
             looking: false,
             look_due: Timestamp(0),
+            looks_early: 0,
             commands,
             finished,
             finish,
@@ -174,7 +180,7 @@ impl Task {
             }
             self.act();
             self.look();
-            let wake = self.site.clock.now().plus(self.tick());
+            let wake = self.wake_at(self.site.clock.now());
             let clock = Arc::clone(&self.site.clock);
             tokio::select! {
                 Some(done) = self.finished.recv() => self.take(done).await?,
@@ -182,6 +188,13 @@ impl Task {
                 () = clock.sleep_until(wake) => { self.turn(Input::Woke).await?; }
             }
         }
+    }
+
+    /// Looks are on time, so that each of them finds one scrape.
+    fn wake_at(&self, now: Timestamp) -> Timestamp {
+        let tick = now.plus(self.tick());
+        let looks_next = self.state.phase.is_live() && !self.looking;
+        if looks_next { tick.min(self.look_due.max(now)) } else { tick }
     }
 
     fn tick(&self) -> Millis {
@@ -361,8 +374,20 @@ impl Task {
         });
     }
 
+    /// A look that came before the scrape is repeated soon, and so are all later ones moved behind it.
+    fn look_again(&mut self, too_early: bool) {
+        if !too_early || self.looks_early >= LOOKS_EARLY_MAX {
+            self.looks_early = 0;
+            return;
+        }
+        self.looks_early += 1;
+        let part = Millis(self.state.poll().0 / u64::from(LOOKS_EARLY_MAX + 1));
+        self.look_due = self.look_due.min(self.site.clock.now().plus(part));
+    }
+
     async fn judge(&mut self, measured: Measured) -> Result<(), Error> {
         self.looking = false;
+        self.look_again(measured.too_early);
         let poll = self.measuring.take(measured);
         if poll.generation != self.state.generation || !self.state.phase.is_live() {
             return Ok(());

@@ -72,8 +72,9 @@ impl Tally {
             // Nothing fresh: not a poll with data.
             Reading::Level { canary: None, .. } => return,
         }
-        self.polls += 1;
         self.seconds += seconds;
+        // Neither has a poll that only set origins.
+        self.polls += u64::from(reading.requests() != Some((0.0, 0.0)));
     }
 }
 

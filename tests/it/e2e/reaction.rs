@@ -36,6 +36,7 @@ async fn twenty_percent_errors_are_gone_within_seconds() {
         let mut driven = controller.start(plan::documented(), "v2").await;
         let view = driven.until_over(60).await;
         let over = Instant::now();
+        controller.history(&driven.id).await;
         assert_eq!(view.rollout.phase, Phase::RolledBack);
         assert_eq!(world.weights("green").await, [0.0; 3]);
         let judgement = view.rollout.judgement.as_ref().unwrap();
