@@ -5,6 +5,7 @@
     reason = "helpers outside of test functions fail by panicking"
 )]
 
+mod block;
 mod conformance;
 mod e2e;
 mod envoy;
