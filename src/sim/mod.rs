@@ -4,6 +4,9 @@
 //! [`Planned`] faults says, in virtual time, and reports every promise that was broken. The same seed and the same
 //! faults give the same history, so a failing one can be shrunk by dropping faults.
 //!
+//! [`Walk`] does without faults and draws requests instead: the real judge on [`Traffic`] of two versions, at whatever
+//! rate and over however many hours, so that a pipeline can be walked with its own durations and margins.
+//!
 //! Not modelled: a balancer that stores no generation and applies a write after its caller gave up (no protocol can
 //! tell), and two of Tidegate's own controllers at once.
 
@@ -17,6 +20,8 @@ mod recorded;
 pub mod sample;
 mod shrink;
 mod simulation;
+mod traffic;
+mod walk;
 mod world;
 
 #[cfg(test)]
@@ -29,3 +34,5 @@ pub use metrics::{Metrics, Truth};
 pub use options::Options;
 pub use shrink::shrink;
 pub use simulation::{Report, Simulation};
+pub use traffic::{Behaviour, Change, Traffic};
+pub use walk::{Walk, Walked};
