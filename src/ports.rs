@@ -36,6 +36,23 @@ pub trait LoadBalancer: Send + Sync {
         split: &Split,
         generation: Generation,
     ) -> Result<Reading, LoadBalancerError>;
+
+    /// What there is to take over; settled only where that is certain. Changes nothing.
+    ///
+    /// A balancer that runs by itself is read. One that has its weights from Tidegate alone has none before the first
+    /// ones are recorded: it says which ones those should be.
+    async fn survey(&self) -> Result<Reading, LoadBalancerError> {
+        self.read().await
+    }
+
+    /// Puts weights into force that were taken over and recorded, where nobody else does; `None` where nothing is to do.
+    async fn begin(
+        &self,
+        _split: &Split,
+        _generation: Generation,
+    ) -> Result<Option<Reading>, LoadBalancerError> {
+        Ok(None)
+    }
 }
 
 /// What an adapter can do.

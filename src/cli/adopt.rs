@@ -14,7 +14,7 @@ use crate::engine::event::{Actor, Adopted};
 use crate::server::user;
 use crate::units::{ServiceName, Version};
 
-/// Record what runs now. Reads weights, writes nothing to a load balancer.
+/// Record what runs now. Changes no weights; Envoys that Tidegate serves get the weights of their route file.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  tidegate adopt api-gateway --version v1")]
 pub(super) struct AdoptArgs {

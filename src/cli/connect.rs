@@ -8,7 +8,9 @@ use super::failure::{Failure, chain};
 use crate::driver::clock::SystemClock;
 use crate::driver::effects::{RegionBalancers, split};
 use crate::driver::site::{RegionSite, Site};
-use crate::engine::event::ArmSlots;
+use crate::engine::event::{ArmSlots, Event};
+use crate::engine::rollout::{Phase, Rollout};
+use crate::engine::service::ServiceState;
 use crate::load_balancer::{self, Connected, Known, TargetKey};
 use crate::metrics;
 use crate::notify;
@@ -17,6 +19,9 @@ use crate::regions::probe::Prober;
 use crate::spec::fleet::Fleet;
 use crate::store::Store;
 use crate::units::{RegionName, ServiceName, Weight};
+
+/// Facts of a rollout that are looked through for what was read last.
+const HISTORY_MAX: usize = 10_000;
 
 /// A connected service. The load balancers live as long as this does.
 pub struct Connection {
@@ -42,7 +47,7 @@ pub async fn connect(
 ) -> Result<Connection, Failure> {
     let state_dir = state_dir(&fleet, named);
     let store = Store::open(&state_dir)?;
-    let known = known(&store, &fleet, &service).await?;
+    let known = known(&store, &fleet).await?;
     let connected = load_balancer::connect(&fleet, Some(&service), &known)
         .await
         .map_err(|error| Failure::new(chain(&error)))?;
@@ -83,42 +88,67 @@ fn region(fleet: &Fleet, connected: &Connected, name: &RegionName) -> Result<Reg
     })
 }
 
-/// The weights that were recorded last: adapters that serve them must not start with others.
-async fn known(
-    store: &Store,
-    fleet: &Fleet,
-    service: &ServiceName,
-) -> Result<BTreeMap<TargetKey, Known>, Failure> {
-    let Some((state, _)) = store.service(service).await? else { return Ok(BTreeMap::new()) };
-    let open = match &state.open {
-        Some(id) => store.rollout(id).await?,
-        None => None,
-    };
+/// The weights that were recorded last, of all services: adapters that serve them must not start with others.
+async fn known(store: &Store, fleet: &Fleet) -> Result<BTreeMap<TargetKey, Known>, Failure> {
     let mut known = BTreeMap::new();
-    let targets = fleet.services.get(service).map(|service| &service.targets);
-    for (region, targets) in targets.into_iter().flatten() {
-        let Some(slots) = state.regions.get(region) else { continue };
-        let (canary, weight) = match &open {
-            Some((rollout, _)) => {
-                let weight = rollout.regions.get(region).map_or(Weight::ZERO, |region| {
-                    region.observed.map_or(region.desired, |observed| observed.min(region.desired))
-                });
-                (&slots.idle, weight)
+    for state in store.services().await? {
+        let Some(service) = fleet.services.get(&state.name) else { continue };
+        let open = open_rollout(store, &state).await?;
+        for (region, targets) in &service.targets {
+            let Some(split) = recorded(&state, open.as_ref(), region) else { continue };
+            for target in targets {
+                let key = TargetKey {
+                    service: state.name.clone(),
+                    region: region.clone(),
+                    target: target.name.clone(),
+                };
+                let (split, generation) = (split.clone(), state.generation);
+                known.insert(key, Known { split, generation, instances: Vec::new() });
             }
-            None => (&slots.idle, Weight::ZERO),
-        };
-        let arms = ArmSlots { canary: canary.clone(), stable: slots.stable.clone() };
-        let split: Split = split(&arms, weight);
-        for target in targets {
-            let key = TargetKey {
-                service: service.clone(),
-                region: region.clone(),
-                target: target.name.clone(),
-            };
-            let found =
-                Known { split: split.clone(), generation: state.generation, instances: Vec::new() };
-            known.insert(key, found);
         }
     }
     Ok(known)
+}
+
+/// A rollout under way, and the canary weight that was read last in each of its regions.
+struct Open {
+    rollout: Rollout,
+    read: BTreeMap<RegionName, Weight>,
+}
+
+async fn open_rollout(store: &Store, state: &ServiceState) -> Result<Option<Open>, Failure> {
+    let Some(id) = &state.open else { return Ok(None) };
+    let Some((rollout, _)) = store.rollout(id).await? else { return Ok(None) };
+    let mut read = BTreeMap::new();
+    // The state forgets what it read when it is taken up again or a call stays without an answer; its facts do not.
+    for (_, fact) in store.history(&state.name, Some(id), HISTORY_MAX).await? {
+        match fact.event {
+            Event::RegionRead { region, weight, .. }
+            | Event::DriftFound { region, observed: weight, .. } => {
+                read.insert(region, weight);
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(Open { rollout, read }))
+}
+
+/// The weights that a region's balancers have to start with; none before it was adopted.
+///
+/// In a rollout: what was read last, and never more than what is wanted, so that a start raises nothing and lowers
+/// what has to be lower. The next turn of the rollout goes on from there.
+fn recorded(state: &ServiceState, open: Option<&Open>, region: &RegionName) -> Option<Split> {
+    let slots = state.regions.get(region)?;
+    let idle = ArmSlots { canary: slots.idle.clone(), stable: slots.stable.clone() };
+    let under_way = open.and_then(|open| {
+        let (arms, wanted) =
+            (open.rollout.slots.get(region)?, open.rollout.regions.get(region)?.desired);
+        // Nothing is wanted yet: it stands as it was adopted.
+        let begun = open.rollout.phase != Phase::Preparing;
+        begun.then(|| {
+            let read = open.read.get(region).copied().unwrap_or_default();
+            split(arms, read.min(wanted))
+        })
+    });
+    Some(under_way.unwrap_or_else(|| split(&idle, slots.idle_weight)))
 }

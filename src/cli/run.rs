@@ -12,7 +12,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::files::{self, FleetArgs, PipelineArgs};
 use super::output::{self, Format, note};
-use super::session::{Manner, drive_to_end};
+use super::session::{Manner, drive_to_end, interrupted};
 use super::summary::Summary;
 use crate::driver::{self, service};
 use crate::engine::event::Actor;
@@ -71,10 +71,10 @@ pub(super) async fn run(args: RunArgs, format: Format) -> Result<Exit, Failure> 
         Format::Table => output::line(summary.table().trim_end()),
         _ => output::json_line(&summary),
     }
-    if args.stay && exit == Exit::Done {
+    if args.stay && matches!(exit, Exit::Done | Exit::RolledBack) {
         note("staying, so that the weights go on being served; end with ctrl-c");
-        // The weights are served until somebody ends this; that is what --stay asks for.
-        let _ = tokio::signal::ctrl_c().await;
+        // The weights are served until somebody ends this; that is what --stay asks for. How it ended is known.
+        let _ = interrupted().await;
     }
     Ok(exit)
 }

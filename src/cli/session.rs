@@ -67,7 +67,7 @@ fn waiting(state: &Rollout) -> Exit {
 }
 
 /// The number of the signal that asks this process to end.
-async fn interrupted() -> u8 {
+pub async fn interrupted() -> u8 {
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {

@@ -10,7 +10,7 @@ use crate::ports::{LoadBalancer, LoadBalancerError, Reading, Split};
 use crate::units::{Generation, RegionName, SlotName, Weight};
 
 /// Longest time for one call to all targets of a region.
-const CALL_MAX: std::time::Duration = std::time::Duration::from_secs(15);
+pub const CALL_MAX: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// What is to be done at a region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

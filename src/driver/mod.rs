@@ -51,6 +51,9 @@ pub enum Error {
     /// Regions disagree on which slot is stable: harmless, but not for adoption without a word.
     #[error("weights of {0} are not settled: {1}")]
     NotSettled(RegionName, String),
+    /// It is recorded, but a balancer does not take what it is served.
+    #[error("{0} is recorded, but does not begin with it: {1}")]
+    NotBegun(RegionName, String),
     /// The journal failed.
     #[error(transparent)]
     Journal(#[from] JournalError),

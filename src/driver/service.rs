@@ -1,20 +1,30 @@
 //! Taking a service over as it stands, and starting its rollouts.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
 
 use super::Error;
-use super::effects::{self, Effect};
+use super::effects::{self, RegionBalancers};
 use super::site::Site;
 use crate::engine::event::{Actor, Adopted, AdoptedRegion, ArmSlots, Event, Fact, Started};
-use crate::engine::input::Input;
 use crate::engine::service::ServiceState;
+use crate::ports::Reading;
 use crate::spec::plan::Plan;
 use crate::units::{Generation, RegionName, RolloutId, Seq, Version, Weight};
 
-/// Reads every region and records slot, version and weights. Writes nothing to a load balancer.
+/// Longest time that balancers which have their weights from Tidegate may take to begin with them.
+const BEGIN_MAX: Duration = Duration::from_secs(10);
+/// Pause between two tries within it.
+const BEGIN_PAUSE: Duration = Duration::from_millis(100);
+
+/// Surveys every region and records slot, version and weights, exactly as found. No weight is changed: balancers that
+/// run by themselves are only read; those that Tidegate serves begin with what was found, once that is recorded.
 ///
 /// # Errors
-/// A region cannot be read, or has a split in progress and `as_is` is not given; a rollout is under way.
+/// A region cannot be read, is not settled, or has a split in progress and `as_is` is not given; a rollout is under
+/// way; a balancer does not take what it is served (it stays recorded, and is served by the next run).
 pub async fn adopt(
     site: &Site,
     version: Version,
@@ -26,13 +36,19 @@ pub async fn adopt(
         return Err(Error::Open(open));
     }
     let slots = site.unassigned().ok_or_else(|| Error::NotAdopted(site.service.clone()))?;
-    let mut regions = BTreeMap::new();
-    for (name, region) in &site.regions {
-        let input = effects::perform(&region.balancers, &slots, Effect::Read, Generation(0)).await;
-        regions.insert(name.clone(), adopted_region(name, &slots, input, as_is)?);
-    }
-    let adopted = Adopted { version, regions, by };
-    let seq = known.map_or(Seq(0), |(_, seq)| seq);
+    let surveys = site.regions.iter().map(async |(name, region)| {
+        let readings = survey(&region.balancers).await?;
+        let adopted = adopted_region(name, &slots, &readings, as_is)?;
+        Ok::<_, Error>((name.clone(), adopted, readings))
+    });
+    let found = try_join_all(surveys).await?;
+    let (before, seq) =
+        known.map_or((Generation::default(), Seq(0)), |(state, seq)| (state.generation, seq));
+    let readings = found.iter().flat_map(|(_, _, readings)| readings);
+    let newest = readings.filter_map(|reading| reading.generation).max();
+    let generation = newest.filter(|newest| *newest > before).map(Generation::next);
+    let regions = found.iter().map(|(name, adopted, _)| (name.clone(), adopted.clone())).collect();
+    let adopted = Adopted { version, regions, generation, by };
     let fact = Fact {
         at: site.clock.now(),
         service: site.service.clone(),
@@ -40,20 +56,53 @@ pub async fn adopt(
         event: Event::Adopted(adopted.clone()),
     };
     site.journal.append(&site.service, seq, &[fact], None).await?;
+    let generation = generation.unwrap_or(before);
+    let begun = found.iter().filter_map(|(name, _, readings)| {
+        Some(begin(&site.regions.get(name)?.balancers, readings, generation))
+    });
+    try_join_all(begun).await?;
     Ok(adopted)
+}
+
+/// Surveys all targets of a region at once.
+async fn survey(balancers: &RegionBalancers) -> Result<Vec<Reading>, Error> {
+    let each = balancers.targets.iter().map(|target| target.survey());
+    let all = tokio::time::timeout(effects::CALL_MAX, try_join_all(each)).await;
+    let late = || Error::NotRead(format!("{}: no answer in time", balancers.region));
+    all.map_err(|_| late())?.map_err(|error| Error::NotRead(error.to_string()))
+}
+
+/// Lets all targets of a region begin with what was found there, and waits until they do.
+async fn begin(
+    balancers: &RegionBalancers,
+    found: &[Reading],
+    generation: Generation,
+) -> Result<(), Error> {
+    let deadline = tokio::time::Instant::now() + BEGIN_MAX;
+    let each = balancers.targets.iter().zip(found).map(async |(target, found)| {
+        loop {
+            let why = match target.begin(&found.split, generation).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(reading)) if reading.settled => return Ok(()),
+                Ok(Some(reading)) => reading.note.unwrap_or_default(),
+                Err(error) => error.to_string(),
+            };
+            if tokio::time::Instant::now() + BEGIN_PAUSE >= deadline {
+                return Err(Error::NotBegun(balancers.region.clone(), why));
+            }
+            tokio::time::sleep(BEGIN_PAUSE).await;
+        }
+    });
+    try_join_all(each).await.map(|_| ())
 }
 
 fn adopted_region(
     name: &RegionName,
     slots: &ArmSlots,
-    input: Input,
+    readings: &[Reading],
     as_is: bool,
 ) -> Result<AdoptedRegion, Error> {
-    let reading = match input {
-        Input::Read(reading) => reading,
-        Input::EffectUnknown { what, .. } => return Err(Error::NotRead(what)),
-        _ => return Err(Error::NotRead(format!("{name}: no reading"))),
-    };
+    let reading = effects::together(name.clone(), slots, Generation::default(), readings);
     if !reading.settled {
         return Err(Error::NotSettled(name.clone(), reading.note.unwrap_or_default()));
     }

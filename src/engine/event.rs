@@ -207,6 +207,9 @@ pub struct Adopted {
     pub version: Version,
     /// By region.
     pub regions: BTreeMap<RegionName, AdoptedRegion>,
+    /// The generation to go on from, where a load balancer was found at one that the service did not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<Generation>,
     /// Who.
     pub by: Actor,
 }

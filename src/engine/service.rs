@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Event, Fact};
-use crate::units::{Generation, RegionName, RolloutId, ServiceName, SlotName, Timestamp, Version};
+use crate::units::{Generation, RegionName, RolloutId, ServiceName, SlotName, Timestamp, Version, Weight};
 
 /// A service as the journal knows it. Folded from the same facts as its rollouts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,9 @@ pub struct Slots {
     pub stable: SlotName,
     /// The other one.
     pub idle: SlotName,
+    /// What the idle slot has of the traffic outside of a rollout: more than nothing only where it was adopted so.
+    #[serde(default)]
+    pub idle_weight: Weight,
     /// What is known to be deployed where.
     pub versions: BTreeMap<SlotName, Version>,
 }
@@ -64,9 +67,11 @@ impl ServiceState {
             Event::Adopted(adopted) => {
                 self.stable = Some(adopted.version.clone());
                 self.adopted_at = Some(fact.at);
+                self.generation = self.generation.max(adopted.generation.unwrap_or_default());
                 let slots = |region: &super::event::AdoptedRegion| Slots {
                     stable: region.stable.clone(),
                     idle: region.idle.clone(),
+                    idle_weight: region.idle_weight,
                     versions: [(region.stable.clone(), adopted.version.clone())].into(),
                 };
                 self.regions = adopted
@@ -79,21 +84,43 @@ impl ServiceState {
                 self.open.clone_from(&fact.rollout);
                 self.rollouts = fact.rollout.as_ref().map_or(self.rollouts, |id| id.number);
                 self.generation = self.generation.max(started.generation);
-                for (region, arms) in &started.slots {
-                    if let Some(slots) = self.regions.get_mut(region) {
-                        slots.versions.insert(arms.canary.clone(), started.version.clone());
+                for (region, slots) in &mut self.regions {
+                    match started.slots.get(region) {
+                        Some(arms) => {
+                            slots.versions.insert(arms.canary.clone(), started.version.clone());
+                        }
+                        // A region that takes no part must not change roles when this version is promoted.
+                        None => slots.versions.retain(|slot, held| {
+                            *slot != slots.idle || *held != started.version
+                        }),
                     }
                 }
             }
-            Event::StepEntered { generation, .. }
-            | Event::Resumed { generation, .. }
+            Event::Resumed { generation, .. }
             | Event::RollbackStarted { generation, .. }
             | Event::PromotionStarted { generation } => {
                 self.generation = self.generation.max(*generation);
             }
-            Event::RolledBack => self.open = None,
+            // Nothing is raised before the idle slots of all its regions are read back at 0.
+            Event::StepEntered { generation, .. } => {
+                self.generation = self.generation.max(*generation);
+                self.rest(version);
+            }
+            Event::RolledBack => {
+                self.open = None;
+                self.rest(version);
+            }
             Event::Promoted { proven } => self.apply_promoted(fact, version, *proven),
             _ => {}
+        }
+    }
+
+    /// Outside of the rollout of `version` its regions' idle slots have no traffic any more.
+    fn rest(&mut self, version: Option<&Version>) {
+        for slots in self.regions.values_mut() {
+            if slots.versions.get(&slots.idle) == version && version.is_some() {
+                slots.idle_weight = Weight::ZERO;
+            }
         }
     }
 

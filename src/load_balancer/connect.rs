@@ -82,7 +82,10 @@ pub struct Connected {
 
 /// Makes the adapters of one service, or of all with `only: None`, and opens the xDS port if any of them needs it.
 ///
-/// `known`: what the store remembers; an `envoy` target without an entry is not served until its first `set`.
+/// Envoys of other services come to the same port, even for the same route: what is known of them is served, too.
+///
+/// `known`: what the store remembers of all services; an `envoy` target without an entry is not served until its first
+/// `set`.
 pub async fn connect(
     fleet: &Fleet,
     only: Option<&ServiceName>,
@@ -91,7 +94,8 @@ pub async fn connect(
     let mut targets: BTreeMap<TargetKey, Arc<dyn LoadBalancer>> = BTreeMap::new();
     #[cfg(feature = "xds")]
     let (registry, mut last) = (xds::Registry::new(), None);
-    for (key, target) in targets_of(fleet, only) {
+    let wanted = |key: &TargetKey| only.is_none_or(|only| *only == key.service);
+    for (key, target) in targets_of(fleet).filter(|(key, _)| wanted(key)) {
         match &target.adapter {
             Adapter::EnvoyFile(settings) => {
                 let made = FileBalancer::new(key.to_string(), settings);
@@ -107,6 +111,14 @@ pub async fn connect(
             }
             #[cfg(not(feature = "xds"))]
             Adapter::Envoy(_) => return Err(no_xds(key, known)),
+        }
+    }
+    #[cfg(feature = "xds")]
+    for (key, target) in targets_of(fleet).filter(|(key, _)| last.is_some() && !wanted(key)) {
+        let Adapter::Envoy(settings) = &target.adapter else { continue };
+        // Another service's mistake must not keep this one from its way back.
+        if let Err(error) = registry.register(key.to_string(), settings, known.get(&key)) {
+            tracing::warn!(target = %key, %error, "is not served");
         }
     }
     #[cfg(feature = "xds")]
@@ -128,13 +140,8 @@ fn no_xds(key: TargetKey, _: &BTreeMap<TargetKey, Known>) -> Error {
     Error::NoXds(key)
 }
 
-fn targets_of<'a>(
-    fleet: &'a Fleet,
-    only: Option<&'a ServiceName>,
-) -> impl Iterator<Item = (TargetKey, &'a Target)> {
-    let services =
-        fleet.services.iter().filter(move |(name, _)| only.is_none_or(|only| only == *name));
-    services.flat_map(|(name, service)| {
+fn targets_of(fleet: &Fleet) -> impl Iterator<Item = (TargetKey, &Target)> {
+    fleet.services.iter().flat_map(|(name, service)| {
         service.targets.iter().flat_map(move |(region, targets)| {
             targets.iter().map(move |target| {
                 let (service, region) = (name.clone(), region.clone());

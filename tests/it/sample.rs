@@ -78,6 +78,7 @@ pub fn adopted() -> Event {
     Event::Adopted(Adopted {
         version: "v1".parse().unwrap(),
         regions: regions().into_iter().map(|name| (name, region.clone())).collect(),
+        generation: None,
         by: actor(),
     })
 }

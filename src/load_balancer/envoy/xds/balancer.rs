@@ -19,6 +19,13 @@ use crate::units::Generation;
 /// Pause between two looks at admin ports.
 const LOOK_PAUSE: Duration = Duration::from_millis(25);
 
+/// Longest time that instances may take to connect (and, where weights are recorded, to acknowledge) at a survey.
+const SURVEY_WAIT: Duration = Duration::from_secs(10);
+/// Pause between two looks within it, unless something changes earlier.
+const SURVEY_PAUSE: Duration = Duration::from_millis(250);
+
+const UNSERVED: &str = "no weights are recorded, so none are served; these stand in the route file";
+
 /// A target whose Envoys fetch their routes here.
 #[derive(Debug)]
 pub struct XdsBalancer {
@@ -111,15 +118,12 @@ impl XdsBalancer {
         }
         let mut notes = Vec::new();
         if shown.connected < self.min_instances {
-            notes.push(format!(
-                "{} of at least {} instances connected",
-                shown.connected, self.min_instances
-            ));
+            notes.push(self.too_few(shown.connected));
         }
         let merged = reading::merge(shown.expected.as_ref(), &shown.seen, notes);
         let mut reading = match (merged, &shown.expected) {
             (Some(reading), _) => reading,
-            (None, None) => self.unserved()?,
+            (None, None) => self.unserved(vec![UNSERVED.to_owned()])?,
             (None, Some(_)) => {
                 return Err(self.failure("no Envoy has acknowledged any weights", outcome));
             }
@@ -134,21 +138,64 @@ impl XdsBalancer {
         Ok(reading)
     }
 
-    /// Before the first weights are recorded nobody is served; the operator's document says where to begin.
-    fn unserved(&self) -> Result<Reading, LoadBalancerError> {
+    /// One look at what there is to take over.
+    async fn survey_once(&self) -> Result<Reading, LoadBalancerError> {
+        let offer = self.shared.lock().offer(&self.key, &self.pair);
+        let offer =
+            offer.ok_or_else(|| self.failure("is not registered", Outcome::Misconfigured))?;
+        if offer.recorded && offer.foreign.is_empty() {
+            return self.look(Outcome::NotSent).await;
+        }
+        let mut notes = Vec::new();
+        if offer.connected < self.min_instances {
+            notes.push(self.too_few(offer.connected));
+        }
+        let mut seen = self.admin.view(&self.key.route, &self.pair).await.seen;
+        // One that answers without any weights waits for its first ones.
+        seen.retain(|one| !one.splits.is_empty() || !one.connected);
+        for (name, version) in offer.foreign {
+            if !seen.iter().any(|one| one.name == name && !one.splits.is_empty()) {
+                seen.retain(|one| one.name != name);
+                let problem = format!(
+                    "holds routes that are not recorded here (version `{}`), and its weights cannot be read: \
+                     list its address under `admin`, or restart it",
+                    crate::units::shown(&version)
+                );
+                seen.push(Seen::problem(name, true, problem));
+            }
+        }
+        let newest = seen.iter().filter_map(|one| one.generation).chain(offer.newest).max();
+        let found = reading::merge(None, &seen, notes.clone());
+        let mut reading = match found {
+            Some(reading) => reading,
+            None => {
+                let problem = |one: &Seen| Some(format!("{} {}", one.name, one.problem.clone()?));
+                notes.extend(seen.iter().filter_map(problem));
+                self.unserved(notes)?
+            }
+        };
+        reading.generation = newest;
+        Ok(reading)
+    }
+
+    fn too_few(&self, connected: usize) -> String {
+        format!("{connected} of at least {} instances connected", self.min_instances)
+    }
+
+    /// Before the first weights are recorded nobody is served; the operator's document says where to begin. Settled
+    /// without any notes.
+    fn unserved(&self, notes: Vec<String>) -> Result<Reading, LoadBalancerError> {
         let split = self.shared.lock().initial(&self.key, &self.pair);
         let split =
             split.ok_or_else(|| self.failure("is not registered", Outcome::Misconfigured))?;
-        let note =
-            "no weights are recorded, so none are served; these stand in the route file".to_owned();
         Ok(Reading {
             split,
-            settled: false,
+            settled: notes.is_empty(),
             generation: None,
             instances: Vec::new(),
             backends: None,
             restart_marker: None,
-            note: Some(note),
+            note: (!notes.is_empty()).then(|| notes.join("; ")),
         })
     }
 }
@@ -169,6 +216,32 @@ impl LoadBalancer for XdsBalancer {
 
     async fn read(&self) -> Result<Reading, LoadBalancerError> {
         self.look(Outcome::NotSent).await
+    }
+
+    /// Recorded weights are read back. Without any, instances that bring weights of their own are believed (as far as
+    /// their admin ports show them), and the operator's route file says what the others get.
+    async fn survey(&self) -> Result<Reading, LoadBalancerError> {
+        let deadline = Instant::now() + SURVEY_WAIT;
+        let mut changed = self.shared.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            let found = self.survey_once().await;
+            let settled = found.as_ref().is_ok_and(|reading| reading.settled);
+            let now = Instant::now();
+            if settled || now >= deadline {
+                return found;
+            }
+            // Whether something changed or not: it is looked again.
+            drop(timeout_at(deadline.min(now + SURVEY_PAUSE), changed.changed()).await);
+        }
+    }
+
+    async fn begin(
+        &self,
+        split: &Split,
+        generation: Generation,
+    ) -> Result<Option<Reading>, LoadBalancerError> {
+        self.set(split, generation).await.map(Some)
     }
 
     async fn set(

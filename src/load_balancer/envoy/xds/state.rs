@@ -111,6 +111,19 @@ pub struct Shown {
     pub answered: bool,
 }
 
+/// What is known before a target's weights are taken over.
+#[derive(Debug, PartialEq)]
+pub struct Offer {
+    /// Weights are recorded, and are served.
+    pub recorded: bool,
+    /// Connected now.
+    pub connected: usize,
+    /// Connected, with routes that were not served here and may be newer: name and version.
+    pub foreign: Vec<(String, String)>,
+    /// The newest generation that any of them told.
+    pub newest: Option<Generation>,
+}
+
 impl State {
     /// Adds a target to its route.
     pub fn register(
@@ -321,6 +334,30 @@ impl State {
             shown.seen.push(instance.seen(name, pair, refused.map(|(_, words)| words.as_str())));
         }
         Some(shown)
+    }
+
+    /// Who is connected, and with what, whether or not anything is served.
+    pub fn offer(&self, key: &ResourceKey, pair: &Pair) -> Option<Offer> {
+        let resource = self.resources.get(key)?;
+        let expected = resource.targets.get(pair)?.as_ref();
+        let recorded = expected.and_then(|expected| expected.generation);
+        let connected = resource.instances.iter().filter(|(_, one)| one.stream.is_some());
+        let mut offer = Offer {
+            recorded: expected.is_some(),
+            connected: 0,
+            foreign: Vec::new(),
+            newest: resource.newest(pair),
+        };
+        for (name, instance) in connected {
+            offer.connected += 1;
+            let told = marker::read_version(&instance.reported, pair);
+            // What it acknowledged on this stream came from here; before that, only a known generation did.
+            let ours = !instance.acknowledged.is_empty() || (told.is_some() && told <= recorded);
+            if !instance.reported.is_empty() && !ours {
+                offer.foreign.push((name.clone(), instance.reported.clone()));
+            }
+        }
+        Some(offer)
     }
 
     /// The weights that the operator's document begins with.
