@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Event, Fact};
-use crate::units::{Generation, RegionName, RolloutId, ServiceName, SlotName, Timestamp, Version, Weight};
+use crate::units::{
+    Generation, RegionName, RolloutId, ServiceName, SlotName, Timestamp, Version, Weight,
+};
 
 /// A service as the journal knows it. Folded from the same facts as its rollouts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -90,9 +92,9 @@ impl ServiceState {
                             slots.versions.insert(arms.canary.clone(), started.version.clone());
                         }
                         // A region that takes no part must not change roles when this version is promoted.
-                        None => slots.versions.retain(|slot, held| {
-                            *slot != slots.idle || *held != started.version
-                        }),
+                        None => slots
+                            .versions
+                            .retain(|slot, held| *slot != slots.idle || *held != started.version),
                     }
                 }
             }
