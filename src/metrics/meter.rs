@@ -1,6 +1,6 @@
 //! One look at one region: asks the source, and turns raw samples into increments per analysis.
 //!
-//! Asking ([`fetch`]) is concurrent and holds no state; what it means ([`digest`]) is pure.
+//! Asking (`fetch`) is concurrent and holds no state; what it means (`digest`) is pure.
 
 mod digest;
 mod fetch;

@@ -1,6 +1,6 @@
 //! Envoy in two modes, over what both share: the operator's route document, Envoy's admin port, and the reading made of it.
 //!
-//! [`file`] writes the file that Envoys watch; `xds` serves the same document over gRPC. Both replace nothing but the
+//! [`mod@file`] writes the file that Envoys watch; `xds` serves the same document over gRPC. Both replace nothing but the
 //! weights of the two named clusters, and both read back what the Envoys themselves show.
 
 mod admin;
