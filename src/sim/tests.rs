@@ -1,3 +1,5 @@
+//! Thousands of rollouts with faults, and wrong engines that must be found.
+
 use super::*;
 use crate::engine::decide::{Decision, decide};
 use crate::engine::input::Input;
