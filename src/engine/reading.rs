@@ -91,7 +91,7 @@ fn is_taken_back(reading: &RegionReading, region: &RegionState) -> bool {
 fn changed(turn: &mut Turn, reading: &RegionReading, region: &RegionState) {
     if restarted(reading, region) {
         drift(turn, reading, region, Drift::Restart);
-    } else if reading.generation < region.stored {
+    } else if reading.generation.is_some_and(|found| Some(found) < region.stored) {
         // A state of the past, from a cache or a copy: not an edit of now.
         record_read(turn, reading, region, None);
     } else if !turn.state.phase.is_live() {
@@ -106,11 +106,12 @@ fn changed(turn: &mut Turn, reading: &RegionReading, region: &RegionState) {
     }
 }
 
-/// Proof that the balancer started anew: its own mark, or ours lost.
+/// Proof that the balancer started anew: its own mark; where it has none, ours lost.
 fn restarted(reading: &RegionReading, region: &RegionState) -> bool {
-    let marks = (&region.restart_marker, &reading.restart_marker);
-    let started = matches!(marks, (Some(before), Some(now)) if before != now);
-    started || (region.stored.is_some() && reading.generation.is_none())
+    match (&region.restart_marker, &reading.restart_marker) {
+        (Some(before), Some(now)) => before != now,
+        _ => region.stored.is_some() && reading.generation.is_none(),
+    }
 }
 
 fn drift(turn: &mut Turn, reading: &RegionReading, region: &RegionState, kind: Drift) {

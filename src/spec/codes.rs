@@ -145,6 +145,9 @@ codes! {
     /// The region goes from no canary to half of its users or more in one step, so nothing is learnt there at a small
     /// weight first. Use `steps`, and `max_parallel_regions: 1` to go region by region.
     NO_CANARY = "reason::no_canary";
+    /// The last stage of a region ends below its full weight. A passed pipeline is promoted, so the rest of the users
+    /// would get the new version in one step that nothing looks at. End with a stage at full weight, or say `holdback`.
+    ENDS_EARLY = "reason::ends_early";
     /// The bakes alone take longer than the six hours after which hosted CI ends a job. Use a self-hosted runner, the
     /// daemon, or shorter stages.
     OUTLASTS_CI = "reason::outlasts_ci";

@@ -55,6 +55,7 @@ pub fn plan(pipeline: &PipelineFile, plan: &Plan, fleet: &Fleet, problems: &mut 
     reasoner.gaps();
     reasoner.first_wave();
     reasoner.jumps();
+    reasoner.ends_early();
     reasoner.outlasts_ci();
     reasoner.unproven();
     reasoner.empty();
@@ -197,6 +198,27 @@ impl Reasoner<'_> {
                         self.warn(codes::NO_CANARY, region_span(file, region), message, help);
                     }
                 }
+            }
+        }
+    }
+
+    fn ends_early(&mut self) {
+        let (pipeline, plan) = (self.pipeline, self.plan);
+        let full = plan.policy.holdback.complement();
+        let mut last: BTreeMap<&RegionName, (Weight, Span)> = BTreeMap::new();
+        for (stage, file) in plan.stages.iter().zip(&pipeline.stages) {
+            for region in &stage.regions {
+                last.insert(region, (stage.weight, region_span(file, region)));
+            }
+        }
+        for (region, (weight, span)) in last {
+            if weight < full {
+                let message = format!(
+                    "the stages end at {weight} in {region}: promotion raises it to {} without a look",
+                    Weight::FULL
+                );
+                let help = "add a last stage with `traffic_percentage: 100` that names it";
+                self.warn(codes::ENDS_EARLY, span, message, help);
             }
         }
     }

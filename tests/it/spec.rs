@@ -240,6 +240,18 @@ fn the_careful_pipeline_walks_region_by_region_and_keeps_a_holdback() {
 }
 
 #[test]
+fn stages_that_end_below_full_weight_are_named() {
+    let early = |text: &str| text.replace("traffic_percentage: 100", "traffic_percentage: 50");
+    let problems = shipped(early, same, "pipelines/other.yaml");
+    let ends: Vec<_> = problems.iter().filter(|it| it.code == codes::ENDS_EARLY).collect();
+    assert_eq!(ends.len(), 3, "{problems}");
+    assert!(ends.iter().all(|it| it.message.contains("raises it to 100 %")), "{problems}");
+    let held = |text: &str| early(text) + "  holdback: 50%\n";
+    let problems = shipped(held, same, "pipelines/other.yaml");
+    assert_eq!(count(&problems, codes::ENDS_EARLY), 0, "{problems}");
+}
+
+#[test]
 fn twelve_mistakes_are_twelve_diagnostics_in_one_run() {
     let broken = r#"deployment_pipeline:
   name: Not A Name

@@ -13,7 +13,6 @@ use super::plan::{self, POLL};
 use super::world::World;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "fails since the branches were merged: to be mended next"]
 async fn a_hand_edit_is_found_holds_and_an_edit_to_0_is_a_rollback() {
     let world = World::start([100, 50, 50]).await;
     let controller = Controller::adopt(&world.address()).await;

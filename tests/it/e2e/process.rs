@@ -20,6 +20,8 @@ use super::world::Address;
 
 /// Holds the errand; set for the child only.
 const ERRAND: &str = "TIDEGATE_E2E_ERRAND";
+/// The test that is called again in the child; it begins with [`run_errand`].
+const TEST: &str = "e2e::crash::killed_in_stage_2_and_during_the_rollback_it_goes_on_right";
 /// Begins every line that holds a view.
 const VIEW: &str = "VIEW ";
 
@@ -43,7 +45,7 @@ impl Process {
         let errand =
             Errand { address: address.clone(), plan: plan.clone(), version: version.to_owned() };
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "e2e::process::the_controller", "--ignored", "--nocapture"])
+            .args(["--exact", TEST, "--nocapture"])
             .env(ERRAND, serde_json::to_string(&errand).unwrap())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -96,10 +98,9 @@ impl Process {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not a test: the process that other tests start and kill"]
-async fn the_controller() {
-    let errand = std::env::var(ERRAND).expect("started by another test");
+/// In the child: is the controller until the rollout is over. False, at once, in the test itself.
+pub async fn run_errand() -> bool {
+    let Ok(errand) = std::env::var(ERRAND) else { return false };
     let Errand { address, plan, version } = serde_json::from_str(&errand).unwrap();
     let known = address.state.exists();
     let controller =
@@ -115,7 +116,7 @@ async fn the_controller() {
         out.flush().unwrap();
         drop(out);
         if view.rollout.phase.is_over() || driven.views.changed().await.is_err() {
-            return;
+            return true;
         }
     }
 }

@@ -57,7 +57,6 @@ fn breach(view: &tidegate::driver::view::View) -> &Breach {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "fails since the branches were merged: to be mended next"]
 async fn errors_roll_back_every_region_and_the_rule_is_named() {
     let world = World::start([200, 100, 100]).await;
     let controller = Controller::adopt(&world.address()).await;
