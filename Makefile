@@ -13,8 +13,8 @@ test: ## everything: missing parts, lints, unit, integration and documentation t
 lint: ## format, clippy, documentation
 	@scripts/timed lint
 
-bench: ## how long a poll, a decision and a plan take
-	cargo bench --locked --no-default-features --bench pure
+bench: ## what an update of the statistics costs, and a rank test beside it
+	cargo bench --locked --no-default-features --bench stats
 
 simulate: ## seeded rollouts with faults over the engine
 	cargo test --release --locked --no-default-features --lib -- sim:: --nocapture

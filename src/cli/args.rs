@@ -6,10 +6,12 @@ use super::adopt::AdoptArgs;
 use super::ask::AskArgs;
 use super::check::CheckArgs;
 use super::demo::DemoArgs;
+use super::judge::{EvidenceArgs, JudgeArgs};
 use super::output::Format;
 use super::plan::PlanArgs;
 use super::reference::{CompletionArgs, ExplainArgs, SchemaArgs};
 use super::run::RunArgs;
+use super::simulate::SimulateArgs;
 use super::status::{HistoryArgs, StatusArgs};
 
 /// Moves a service to a new version region by region: forward on evidence, back by itself.
@@ -68,6 +70,12 @@ pub(super) enum Command {
     Rollback(AskArgs),
     /// What happened to a service
     History(HistoryArgs),
+    /// Judge recorded samples, or a rollout's own evidence, again
+    Judge(JudgeArgs),
+    /// What a rollout saw, as a samples file
+    Evidence(EvidenceArgs),
+    /// How often each rule is wrong and how fast it is right, by simulation
+    Simulate(SimulateArgs),
     /// What a diagnostic's code means
     Explain(ExplainArgs),
     /// The JSON Schema of a kind of file

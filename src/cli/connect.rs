@@ -8,7 +8,7 @@ use super::failure::{Failure, chain};
 use crate::driver::clock::SystemClock;
 use crate::driver::effects::{RegionBalancers, split};
 use crate::driver::site::{RegionSite, Site};
-use crate::engine::event::{ArmSlots, Event};
+use crate::engine::event::ArmSlots;
 use crate::engine::rollout::{Phase, Rollout};
 use crate::engine::service::ServiceState;
 use crate::load_balancer::{self, Connected, Known, TargetKey};
@@ -18,10 +18,7 @@ use crate::ports::{Journal, Split};
 use crate::regions::probe::Prober;
 use crate::spec::fleet::Fleet;
 use crate::store::Store;
-use crate::units::{RegionName, ServiceName, Weight};
-
-/// Facts of a rollout that are looked through for what was read last.
-const HISTORY_MAX: usize = 10_000;
+use crate::units::{RegionName, ServiceName};
 
 /// A connected service. The load balancers live as long as this does.
 pub struct Connection {
@@ -110,45 +107,23 @@ async fn known(store: &Store, fleet: &Fleet) -> Result<BTreeMap<TargetKey, Known
     Ok(known)
 }
 
-/// A rollout under way, and the canary weight that was read last in each of its regions.
-struct Open {
-    rollout: Rollout,
-    read: BTreeMap<RegionName, Weight>,
-}
-
-async fn open_rollout(store: &Store, state: &ServiceState) -> Result<Option<Open>, Failure> {
+async fn open_rollout(store: &Store, state: &ServiceState) -> Result<Option<Rollout>, Failure> {
     let Some(id) = &state.open else { return Ok(None) };
-    let Some((rollout, _)) = store.rollout(id).await? else { return Ok(None) };
-    let mut read = BTreeMap::new();
-    // The state forgets what it read when it is taken up again or a call stays without an answer; its facts do not.
-    for (_, fact) in store.history(&state.name, Some(id), HISTORY_MAX).await? {
-        match fact.event {
-            Event::RegionRead { region, weight, .. }
-            | Event::DriftFound { region, observed: weight, .. } => {
-                read.insert(region, weight);
-            }
-            _ => {}
-        }
-    }
-    Ok(Some(Open { rollout, read }))
+    Ok(store.rollout(id).await?.map(|(rollout, _)| rollout))
 }
 
 /// The weights that a region's balancers have to start with; none before it was adopted.
 ///
 /// In a rollout: what was read last, and never more than what is wanted, so that a start raises nothing and lowers
 /// what has to be lower. The next turn of the rollout goes on from there.
-fn recorded(state: &ServiceState, open: Option<&Open>, region: &RegionName) -> Option<Split> {
+fn recorded(state: &ServiceState, open: Option<&Rollout>, region: &RegionName) -> Option<Split> {
     let slots = state.regions.get(region)?;
     let idle = ArmSlots { canary: slots.idle.clone(), stable: slots.stable.clone() };
     let under_way = open.and_then(|open| {
-        let (arms, wanted) =
-            (open.rollout.slots.get(region)?, open.rollout.regions.get(region)?.desired);
+        let (arms, weights) = (open.slots.get(region)?, open.regions.get(region)?);
         // Nothing is wanted yet: it stands as it was adopted.
-        let begun = open.rollout.phase != Phase::Preparing;
-        begun.then(|| {
-            let read = open.read.get(region).copied().unwrap_or_default();
-            split(arms, read.min(wanted))
-        })
+        let begun = open.phase != Phase::Preparing;
+        begun.then(|| split(arms, weights.last_read.min(weights.desired)))
     });
     Some(under_way.unwrap_or_else(|| split(&idle, slots.idle_weight)))
 }

@@ -94,7 +94,7 @@ impl Screen {
 
     fn fact(&mut self, view: &View, fact: &Fact) {
         if self.format != Format::Table {
-            if !matches!(fact.event, Event::Polled { .. }) {
+            if !matches!(fact.event, Event::Polled { .. } | Event::Looked(_)) {
                 output::json_line(fact);
             }
             return;

@@ -10,12 +10,14 @@ pub mod exit;
 mod failure;
 mod files;
 mod follow;
+mod judge;
 mod output;
 mod plan;
 mod reference;
 mod remote;
 mod run;
 mod session;
+mod simulate;
 mod status;
 mod summary;
 
@@ -76,6 +78,9 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Command::Resume(ask) => ask::run(Verb::Resume, ask, format).await,
         Command::Rollback(ask) => ask::run(Verb::Rollback, ask, format).await,
         Command::History(history) => status::history(history, format).await,
+        Command::Judge(judge) => judge::judge(judge, format).await,
+        Command::Evidence(evidence) => judge::evidence(evidence).await,
+        Command::Simulate(simulate) => simulate::run(&simulate, format),
         Command::Explain(explain) => reference::explain(&explain),
         Command::Schema(schema) => reference::schema(&schema),
         Command::Completions(completions) => Ok(reference::completions(&completions)),

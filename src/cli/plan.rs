@@ -190,6 +190,9 @@ fn table(planned: &Planned) -> String {
         let _ = writeln!(text, "{}{rate}{kind}", stage.stage);
         for forecast in &stage.forecasts {
             let _ = writeln!(text, "  {}", forecast_line(forecast));
+            if let Some(line) = found_line(forecast) {
+                let _ = writeln!(text, "      {line}");
+            }
         }
     }
     for note in &planned.notes {
@@ -216,6 +219,25 @@ fn forecast_line(forecast: &Forecast) -> String {
             format!("{}: {}; {remedy}{assumed}", forecast.text, styled(BAD, "not in time"))
         }
     }
+}
+
+/// The smallest harm that is found in time.
+fn found_line(forecast: &Forecast) -> Option<String> {
+    let stable = forecast.stable_rate?;
+    let Some(canary) = forecast.smallest_found else {
+        return Some("no harm whatever would be found within the stage".to_owned());
+    };
+    let unit = if forecast.assumed.is_some() { "slow requests" } else { "bad requests" };
+    Some(format!(
+        "found within the stage: {} or more {unit}, where stable has {} ({:+.2} points)",
+        percent(canary),
+        percent(stable),
+        (canary - stable) * 100.0
+    ))
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.3} %", share * 100.0)
 }
 
 fn region_rate(text: &str) -> Result<(RegionName, f64), String> {

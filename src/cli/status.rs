@@ -11,6 +11,7 @@ use super::failure::Failure;
 use super::output::{self, BAD, Format, GOOD, WARN, styled};
 use super::remote::{Remote, Shown, StateArgs};
 use crate::driver::view::{self, View};
+use crate::engine::event::Event;
 use crate::engine::rollout::{Phase, Rollout};
 use crate::engine::verdict::Outcome;
 use crate::engine::why::outcome_text;
@@ -94,7 +95,10 @@ pub(super) async fn watch(args: StatusArgs, format: Format) -> Result<Exit, Fail
 
 pub(super) async fn history(args: HistoryArgs, format: Format) -> Result<Exit, Failure> {
     let store = Store::open(&args.state.folder()?)?;
-    let facts = store.history(&args.service, None, args.limit as usize).await?;
+    let mut facts = store.history(&args.service, None, usize::MAX).await?;
+    // What every look found and how the clocks stood after it is for `evidence`.
+    facts.retain(|(_, fact)| !matches!(fact.event, Event::Looked(_) | Event::Polled { .. }));
+    facts.drain(..facts.len().saturating_sub(args.limit as usize));
     let state = match facts.iter().rev().find_map(|(_, fact)| fact.rollout.clone()) {
         Some(id) => store.rollout(&id).await?.map(|(rollout, _)| rollout),
         None => None,

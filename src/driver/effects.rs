@@ -54,7 +54,10 @@ pub async fn perform(
             }
         }
     }
-    Input::Read(Box::new(together(region.clone(), slots, generation, &readings)))
+    let together = together(region.clone(), slots, generation, &readings);
+    let mut targets = balancers.targets.iter();
+    let keeps_weights = targets.all(|target| target.capabilities().weights_survive_restart);
+    Input::Read(Box::new(RegionReading { keeps_weights, ..together }))
 }
 
 async fn call(
@@ -104,6 +107,7 @@ pub fn together(
         settled: settled && agree,
         generation: generations.and_then(|all| all.into_iter().min()),
         restart_marker: (!markers.is_empty()).then(|| markers.join(" ")),
+        keeps_weights: false,
         backends: backends(slots, readings),
         note: (!notes.is_empty()).then(|| notes.join("; ")),
     }

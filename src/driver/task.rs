@@ -87,7 +87,6 @@ pub struct Task {
     seq: Seq,
     judge: Judge,
     measuring: Measuring,
-    judged_generation: Option<Generation>,
     judgement: Option<crate::engine::verdict::Judgement>,
     busy: BTreeMap<RegionName, Option<Generation>>,
     retries: BTreeMap<RegionName, Retry>,
@@ -141,7 +140,6 @@ impl Task {
             .and_then(|old| serde_json::from_value(old.meters.clone()).ok())
             .unwrap_or_default();
         let mut task = Self {
-            judged_generation: checkpoint.is_some().then_some(state.generation),
             site,
             state,
             seq,
@@ -392,14 +390,11 @@ impl Task {
         if poll.generation != self.state.generation || !self.state.phase.is_live() {
             return Ok(());
         }
-        if self.judged_generation != Some(self.state.generation) {
-            let (stage, step) = (self.state.stage, self.state.step);
-            self.judge.enter(&self.state.plan, stage, step, self.state.generation);
-            self.judged_generation = Some(self.state.generation);
-        }
+        let (stage, step) = (self.state.stage, self.state.step);
+        self.judge.enter(&self.state.plan, stage, step, self.state.generation);
         let judgement = self.judge.observe(&self.state.plan, &poll);
         self.judgement = Some(judgement.clone());
-        let polled = Polled { judgement, health: self.site.health() };
+        let polled = Polled { poll: Some(poll), judgement, health: self.site.health() };
         self.turn(Input::Polled(Box::new(polled))).await?;
         Ok(())
     }

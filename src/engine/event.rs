@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::poll::MissingReason;
+use super::poll::{MissingReason, Poll};
 use super::verdict::{Breach, Judgement};
 use crate::spec::plan::{CriterionId, Plan};
 use crate::units::{
@@ -110,6 +110,8 @@ pub enum Event {
         /// Regions that are not confirmed.
         regions: Vec<RegionName>,
     },
+    /// A look at the metrics: the evidence behind the verdicts.
+    Looked(Box<Poll>),
     /// The clocks after a poll.
     Polled {
         /// Their new readings.

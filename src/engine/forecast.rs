@@ -41,6 +41,10 @@ pub struct Forecast {
     pub requests: Option<f64>,
     /// It is expected within the stage's duration.
     pub in_time: bool,
+    /// Smallest rate of the canary that rolls back within the stage's duration, at the declared power; `None`: none.
+    pub smallest_found: Option<f64>,
+    /// Stable's rate of the same.
+    pub stable_rate: Option<f64>,
     /// What to change, if it is not.
     pub remedy: Option<String>,
     /// What was assumed beyond the given numbers.
@@ -86,6 +90,8 @@ fn criterion_forecast(
         seconds: None,
         requests: None,
         in_time: true,
+        smallest_found: None,
+        stable_rate: None,
         remedy: None,
         assumed: None,
     };
@@ -101,6 +107,8 @@ fn criterion_forecast(
         seconds,
         requests: seconds.map(|seconds| seconds * planned.traffic.canary_per_second),
         in_time,
+        smallest_found: planned.smallest_detectable(duration),
+        stable_rate: Some(rate),
         remedy: (!in_time).then(|| remedy(stage, assumed, &planned, rate, seconds)),
         assumed: assumption,
         ..nothing

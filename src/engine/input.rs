@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::event::{Actor, ArmBackends};
+use super::poll::Poll;
 use super::verdict::Judgement;
 use crate::units::{Generation, RegionName, Weight};
 
@@ -50,6 +51,8 @@ pub struct RegionReading {
     pub generation: Option<Generation>,
     /// Changes when a balancer restarts.
     pub restart_marker: Option<String>,
+    /// Weights outlive the balancer's own restart: one does not change them, and a mark that is gone was taken away.
+    pub keeps_weights: bool,
     /// Backends by arm, where they can be seen.
     pub backends: Option<ArmBackends>,
     /// Why it is not settled, for people.
@@ -59,7 +62,9 @@ pub struct RegionReading {
 /// One judged look.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Polled {
-    /// What the judge says.
+    /// What was found; kept as evidence.
+    pub poll: Option<Poll>,
+    /// What the judge says of it.
     pub judgement: Judgement,
     /// Health by probed region.
     pub health: BTreeMap<RegionName, bool>,

@@ -6,6 +6,7 @@
 mod advance;
 pub mod decide;
 pub mod event;
+pub mod evidence;
 pub mod forecast;
 pub mod input;
 pub mod invariants;

@@ -18,6 +18,9 @@ pub(super) fn take(turn: &mut Turn, look: &Polled) {
     if look.judgement.generation != turn.state.generation {
         return;
     }
+    if let Some(poll) = &look.poll {
+        turn.record(Event::Looked(Box::new(poll.clone())));
+    }
     let judgement = &look.judgement;
     if let Some(breach) = judgement.breach.as_ref().filter(|breach| !breach.only_holds) {
         return turn.roll_back(Cause::Breach(breach.clone()), true, Some(judgement));

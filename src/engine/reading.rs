@@ -106,12 +106,12 @@ fn changed(turn: &mut Turn, reading: &RegionReading, region: &RegionState) {
     }
 }
 
-/// Proof that the balancer started anew: its own mark; where it has none, ours lost.
+/// The weights are gone because the balancer started anew: its own mark says so, or ours is lost.
 fn restarted(reading: &RegionReading, region: &RegionState) -> bool {
-    match (&region.restart_marker, &reading.restart_marker) {
-        (Some(before), Some(now)) => before != now,
-        _ => region.stored.is_some() && reading.generation.is_none(),
-    }
+    let marks = (&region.restart_marker, &reading.restart_marker);
+    let started = matches!(marks, (Some(before), Some(now)) if before != now);
+    let lost_mark = region.stored.is_some() && reading.generation.is_none();
+    !reading.keeps_weights && (started || lost_mark)
 }
 
 fn drift(turn: &mut Turn, reading: &RegionReading, region: &RegionState, kind: Drift) {

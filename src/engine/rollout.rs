@@ -107,6 +107,8 @@ pub struct RegionState {
     pub confirmed: Option<Generation>,
     /// Last canary weight read; none since the controller started, or while an effect is unknown.
     pub observed: Option<Weight>,
+    /// Canary weight that was read last, whatever happened since.
+    pub last_read: Weight,
     /// The generation that its targets stored, when it was last confirmed.
     pub stored: Option<Generation>,
     /// The balancer's mark of its own start, when it was last confirmed.
@@ -244,7 +246,11 @@ impl Rollout {
     /// Takes one fact in. Total: no fact is refused here, and nothing is decided.
     pub fn apply(&mut self, event: &Event, at: Timestamp) {
         match event {
-            Event::Adopted(_) | Event::Started(_) | Event::Prepared | Event::GateOpened { .. } => {}
+            Event::Adopted(_)
+            | Event::Started(_)
+            | Event::Prepared
+            | Event::GateOpened { .. }
+            | Event::Looked(_) => {}
             Event::GateReached { stage, .. } => {
                 self.stage = *stage;
                 self.step = 0;
@@ -281,10 +287,8 @@ impl Rollout {
                 self.not_proven.extend(skipped.iter().chain(owed).cloned());
             }
             Event::DebtPaid { criteria } => {
-                for criterion in criteria {
-                    self.owed.remove(criterion);
-                    self.not_proven.remove(criterion);
-                }
+                self.owed.retain(|owed| !criteria.contains(owed));
+                self.not_proven.retain(|missing| !criteria.contains(missing));
             }
             Event::DataOverdue { .. } => self.data_overdue = true,
             Event::Paused { by, reason } => {
@@ -332,6 +336,7 @@ impl Rollout {
         match event {
             Event::RegionRead { weight, confirmed, stored, restart_marker, note, .. } => {
                 state.observed = Some(*weight);
+                state.last_read = *weight;
                 state.confirmed = *confirmed;
                 state.note.clone_from(note);
                 if confirmed.is_some() {
@@ -348,6 +353,7 @@ impl Rollout {
             Event::DriftFound { observed, kind, newer, .. } => {
                 self.found = newer.map_or(self.found, |newer| newer.max(self.found));
                 state.observed = Some(*observed);
+                state.last_read = *observed;
                 state.confirmed = None;
                 state.drift = Some(*kind);
                 self.clocks.bake = Millis::ZERO;

@@ -174,6 +174,7 @@ impl Balancer {
             settled,
             generation: self.stored,
             restart_marker: self.shows_restart.then(|| format!("start-{}", self.restarts)),
+            keeps_weights: false,
             backends: self.sees_backends.then(|| self.backends(now)),
             note: (!settled).then(|| "1 of 2 instances lags".to_owned()),
         }

@@ -20,6 +20,7 @@ mod recorded;
 pub mod sample;
 mod shrink;
 mod simulation;
+pub mod statistics;
 mod traffic;
 mod walk;
 mod world;

@@ -161,6 +161,7 @@ pub fn reading(name: &str, weight: f64, generation: u64) -> RegionReading {
         settled: true,
         generation: Some(Generation(generation)),
         restart_marker: Some("start-1".to_owned()),
+        keeps_weights: false,
         backends: Some(backends(2, 2)),
         note: None,
     }

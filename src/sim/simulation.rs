@@ -366,6 +366,6 @@ impl Simulation {
         }
         self.checks.looks.insert(judgement.at, judgement.generation);
         let health = self.world.health();
-        self.turn(&Input::Polled(Box::new(Polled { judgement, health }))).map(drop)
+        self.turn(&Input::Polled(Box::new(Polled { poll: None, judgement, health }))).map(drop)
     }
 }

@@ -21,7 +21,7 @@ use crate::engine::poll::{Measured, Poll, RegionPoll};
 use crate::engine::rollout::{Phase, Rollout};
 use crate::engine::verdict::{Judgement, Outcome};
 use crate::spec::plan::{Analysis, CriterionId, Measurement, Plan};
-use crate::units::{AnalysisName, Generation, Millis, RegionName, Timestamp, Weight};
+use crate::units::{AnalysisName, Millis, RegionName, Timestamp, Weight};
 
 const START: Timestamp = Timestamp(1_000_000_000);
 
@@ -58,7 +58,6 @@ pub struct Walk {
     state: Rollout,
     recorded: Recorded,
     judge: Judge,
-    judged: Option<Generation>,
     balancers: BTreeMap<RegionName, Balancer>,
     measuring: BTreeMap<RegionName, Measuring>,
     sways: BTreeMap<RegionName, Sway>,
@@ -101,7 +100,6 @@ impl Walk {
             state: recorded.fold(),
             recorded,
             judge,
-            judged: None,
             balancers: names.iter().map(balancer).collect(),
             measuring: BTreeMap::new(),
             sways: BTreeMap::new(),
@@ -203,17 +201,14 @@ impl Walk {
             return;
         }
         let poll = self.look();
-        if self.judged != Some(self.state.generation) {
-            let (stage, step) = (self.state.stage, self.state.step);
-            self.judge.enter(&self.state.plan, stage, step, self.state.generation);
-            self.judged = Some(self.state.generation);
-        }
+        let (stage, step) = (self.state.stage, self.state.step);
+        self.judge.enter(&self.state.plan, stage, step, self.state.generation);
         let judgement = self.judge.observe(&self.state.plan, &poll);
         self.walked.polls += 1;
         self.note(&judgement);
         self.walked.judgement = Some(judgement.clone());
         let health = self.balancers.keys().map(|name| (name.clone(), true)).collect();
-        self.turn(&Input::Polled(Box::new(Polled { judgement, health })));
+        self.turn(&Input::Polled(Box::new(Polled { poll: Some(poll), judgement, health })));
     }
 
     fn note(&mut self, judgement: &Judgement) {

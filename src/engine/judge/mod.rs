@@ -111,8 +111,7 @@ impl Judge {
     pub fn enter(&mut self, plan: &Plan, stage: usize, step: usize, generation: Generation) {
         // A stage that the plan does not have is its last one: never less is watched.
         let stage = stage.min(plan.stages.len().saturating_sub(1));
-        let same = (self.stage, self.step, self.generation) == (stage, step, generation);
-        if self.entered && same {
+        if self.entered && self.generation == generation {
             return;
         }
         (self.stage, self.step, self.generation, self.entered) = (stage, step, generation, true);

@@ -1,7 +1,7 @@
 //! Weights that nobody here changed, restarts, backends, other controllers.
 
 use super::scene::{Scene, causes, is_silent};
-use crate::engine::event::Drift;
+use crate::engine::event::{Cause, Drift};
 use crate::engine::input::{Command, RegionReading};
 use crate::engine::rollout::Phase;
 use crate::sim::sample;
@@ -96,6 +96,23 @@ fn a_restart_is_no_hand_edit_and_restarts_the_bake() {
         scene.confirm();
         assert_eq!(scene.state.phase, Phase::Baking);
     }
+}
+
+#[test]
+fn a_mark_that_is_gone_from_a_balancer_that_keeps_its_weights_was_taken_away() {
+    let edited = |reading: RegionReading| RegionReading {
+        generation: None,
+        restart_marker: Some("start-2".to_owned()),
+        keeps_weights: true,
+        ..reading
+    };
+    let mut scene = in_stage_two();
+    scene.read(edited(scene.at(REGION, 60.0)), &["DriftFound", "Paused"]);
+    drifted(&scene, Drift::TowardsCanary);
+    let mut scene = in_stage_two();
+    scene.read(edited(scene.at(REGION, 0.0)), &["RollbackStarted"]);
+    let cause = scene.state.cause.clone();
+    assert!(matches!(cause, Some(Cause::HandEdit { .. })), "{cause:?}");
 }
 
 #[test]

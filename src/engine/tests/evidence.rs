@@ -91,6 +91,7 @@ fn what_only_holds_never_goes_back_and_never_forward() {
 fn an_unhealthy_region_holds_the_bake() {
     let mut scene = Scene::baking(sample::plan());
     let sick = Polled {
+        poll: None,
         judgement: sample::judgement(&scene.state, &Outcome::Pass, 2_000),
         health: [(sample::region("eu_west_1"), false)].into(),
     };

@@ -162,7 +162,7 @@ impl Scene {
 }
 
 fn looked(judgement: Judgement) -> Input {
-    Input::Polled(Box::new(Polled { judgement, health: [].into() }))
+    Input::Polled(Box::new(Polled { poll: None, judgement, health: [].into() }))
 }
 
 pub(super) fn pause() -> Command {

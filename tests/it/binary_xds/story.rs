@@ -110,6 +110,9 @@ async fn killed_paused_resumed_and_rolled_back() {
     assert_eq!(fleet.green().await, [Some(0.0), Some(0.0)]);
     let ended = third.terminate().expect(5);
     assert!(ended.out.contains("enough"), "{ended:?}");
+    // Its evidence went on over the deaths of its processes.
+    let again = call(folder, &["judge", "--rollout", "api-gateway-1", "-o", "json"]).expect(8);
+    assert_eq!(again.json()["reproduced"], true);
     assert_recorded_first(&fleet);
 }
 
@@ -125,6 +128,17 @@ async fn promoted_roles_swapped_interrupted_and_gone_on_with() {
     assert_eq!(fleet.green().await, [Some(100.0), Some(100.0)]);
     let again = call(&folder, &run("pipelines/quick.yaml", "v2")).expect(0).json();
     assert_eq!(again["changed"], false);
+
+    // What it saw gives the same verdicts again, also out of a file.
+    let again = call(&folder, &["judge", "--rollout", "api-gateway-1", "-o", "json"]);
+    let again = again.expect(0).json();
+    assert_eq!(again["reproduced"], true, "{again}");
+    assert!(again["compared"].as_u64().unwrap() >= 3, "{again}");
+    let evidence = call(&folder, &["evidence", "api-gateway-1"]).expect(0);
+    fleet.write("looks.jsonl", &evidence.out);
+    let samples = ["--samples", "looks.jsonl", "-o", "json"];
+    let judged = call(&folder, &[&["judge", "pipelines/quick.yaml"], &samples[..]].concat());
+    assert_eq!(judged.expect(0).json()["verdict"], again["verdict"]);
 
     // Now green is stable, and blue the canary. The route file still says the opposite.
     let swapped_at = now_ms();
