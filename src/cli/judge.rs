@@ -15,7 +15,7 @@ use super::remote::StateArgs;
 use crate::engine::event::Fact;
 use crate::engine::evidence::{self, Look, Recorded, Sample};
 use crate::engine::verdict::{Judgement, Outcome};
-use crate::engine::why::outcome_text;
+use crate::engine::why::criteria_text;
 use crate::ports::Journal;
 use crate::spec::plan::Plan;
 use crate::store::Store;
@@ -201,9 +201,7 @@ fn text(judgement: &Judgement) -> String {
     if let Some(breach) = &judgement.breach {
         return breach.text.clone();
     }
-    let criteria = judgement.verdicts.iter().filter(|verdict| !verdict.is_trigger);
-    let said = criteria.map(|it| format!("{}: {}", it.text, outcome_text(&it.outcome)));
-    said.collect::<Vec<_>>().join("; ")
+    criteria_text(judgement).unwrap_or_default()
 }
 
 fn exit(judged: &Judged) -> Exit {

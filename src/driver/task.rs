@@ -414,7 +414,7 @@ fn next_due(due: Timestamp, now: Timestamp, every: Millis) -> Timestamp {
     if due.0 == 0 || now.since(due) >= every { now.plus(every) } else { due.plus(every) }
 }
 
-/// Drives a rollout, and starts again after a panic, three times.
+/// Drives a rollout. A panic in it ends as an error; all that was recorded stays, and `run --resume` goes on.
 pub async fn drive(task: Task) -> Result<Rollout, Error> {
     let id = task.state.id.clone();
     match tokio::spawn(task.run()).await {

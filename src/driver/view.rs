@@ -6,7 +6,7 @@ use crate::engine::event::Event;
 use crate::engine::reason::Reason;
 use crate::engine::rollout::Rollout;
 use crate::engine::verdict::Judgement;
-use crate::engine::why::why;
+use crate::engine::why::{criteria_text, why};
 use crate::units::{Seq, Timestamp};
 
 /// A rollout as it stands.
@@ -158,11 +158,5 @@ fn judged_line(judgement: &Judgement) -> Option<String> {
     if let Some((region, data)) = dark {
         return Some(format!("{region}: no data: {data:?}"));
     }
-    let shown = judgement.verdicts.iter().filter(|verdict| !verdict.is_trigger);
-    let parts: Vec<_> = shown
-        .map(|verdict| {
-            format!("{}: {}", verdict.text, crate::engine::why::outcome_text(&verdict.outcome))
-        })
-        .collect();
-    (!parts.is_empty()).then(|| parts.join("; "))
+    criteria_text(judgement)
 }

@@ -5,7 +5,7 @@ use super::event::Drift;
 use super::polled;
 use super::reason::Reason;
 use super::rollout::{Phase, Rollout};
-use super::verdict::{HoldEvidence, Judgement, Outcome, Undecided};
+use super::verdict::{HoldEvidence, Judgement, Outcome, Undecided, Verdict};
 use crate::spec::plan::{Authority, OnFail};
 use crate::units::{Timestamp, Weight};
 
@@ -244,6 +244,19 @@ pub fn outcome_text(outcome: &Outcome) -> String {
         }
         Outcome::Undecided(Undecided::Assumption(what)) => what.clone(),
     }
+}
+
+/// What a verdict says, criterion by criterion; of two that read alike, with their stages. `None` without criteria.
+#[must_use]
+pub fn criteria_text(judgement: &Judgement) -> Option<String> {
+    let criteria = || judgement.verdicts.iter().filter(|verdict| !verdict.is_trigger);
+    let said = |verdict: &Verdict| {
+        let alike = criteria().filter(|other| other.text == verdict.text).count();
+        let name = if alike > 1 { verdict.criterion.to_string() } else { verdict.text.clone() };
+        format!("{name}: {}", outcome_text(&verdict.outcome))
+    };
+    let parts: Vec<_> = criteria().map(said).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// The fewest canary requests that any statistical verdict rests on; `None` without one.

@@ -11,6 +11,7 @@ mod cli;
 mod conformance;
 mod e2e;
 mod envoy;
+mod judge;
 mod metrics;
 mod parts;
 mod sample;

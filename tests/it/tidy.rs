@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("stats", &[]),
     ("spec", &["units"]),
     ("engine", &["spec", "stats", "units"]),
-    ("sim", &["engine", "spec", "units"]),
+    ("sim", &["engine", "spec", "stats", "units"]),
     ("ports", &["engine", "units"]),
     // Measuring and probing are the driver's work; their own I/O stands behind a port.
     ("driver", &["ports", "engine", "spec", "units", "metrics::meter", "regions::probe"]),
