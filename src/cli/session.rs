@@ -9,6 +9,7 @@ use super::exit::Exit;
 use super::failure::{Failure, chain};
 use super::follow::{Stop, follow};
 use super::output::Format;
+use crate::driver;
 use crate::driver::site::Site;
 use crate::driver::task::{Task, drive};
 use crate::engine::rollout::{Phase, Rollout};
@@ -39,20 +40,25 @@ pub async fn drive_to_end(
     let interrupted = interrupted();
     let outcome = tokio::select! {
         stop = follow(&handle, manner.format, manner.attended) => match stop {
-            Stop::Over => driving.await.map(|state| (ended(&state), state)).map_err(Failure::from),
+            Stop::Over => driven((&mut driving).await),
             Stop::Waits => {
                 let state = views.borrow().rollout.clone();
                 Ok((waiting(&state), state))
             }
         },
-        state = &mut driving => state.map(|state| (ended(&state), state)).map_err(Failure::from),
+        state = &mut driving => driven(state),
         number = interrupted => {
             let state = views.borrow().rollout.clone();
             Ok((Exit::Signal(number), state))
         }
     };
-    drop(served);
+    // The driver is a task of its own and goes on meanwhile: whoever has asked already gets an answer.
+    served.close().await;
     outcome
+}
+
+fn driven(end: Result<Rollout, driver::Error>) -> Result<(Exit, Rollout), Failure> {
+    end.map(|state| (ended(&state), state)).map_err(Failure::from)
 }
 
 fn ended(state: &Rollout) -> Exit {

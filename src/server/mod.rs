@@ -6,16 +6,22 @@ pub mod routes;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use axum::Router;
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
 use tokio::net::UnixListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::driver::task::Handle;
 
 /// Name of the socket within the state directory.
 pub const SOCKET: &str = "tidegate.sock";
+
+/// Longest wait for answers that are under way when serving ends.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// Why there is no local API.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +51,17 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
 pub struct Served {
     path: PathBuf,
     task: JoinHandle<()>,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl Served {
+    /// Takes no new connection and lets the answers under way go out, for a second at most. Who asked for what ends
+    /// this process has to hear that it was done.
+    pub async fn close(mut self) {
+        drop(self.stop.take());
+        // Who did not get an answer by now sees a closed connection.
+        let _ = tokio::time::timeout(CLOSE_MAX, &mut self.task).await;
+    }
 }
 
 impl Drop for Served {
@@ -60,6 +77,10 @@ impl Drop for Served {
 /// # Errors
 /// The socket cannot be made there.
 pub fn serve(state: &Path, handle: Handle) -> Result<Served, Error> {
+    listen(state, routes::router(handle))
+}
+
+fn listen(state: &Path, router: Router) -> Result<Served, Error> {
     let path = state.join(SOCKET);
     let failed = |source| Error { path: path.clone(), source };
     // The lock is ours, so a socket that is there was left by a process that is gone.
@@ -69,12 +90,16 @@ pub fn serve(state: &Path, handle: Handle) -> Result<Served, Error> {
     }
     let listener = UnixListener::bind(&path).map_err(failed)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    let app = routes::router(handle).into_make_service_with_connect_info::<Peer>();
+    let app = router.into_make_service_with_connect_info::<Peer>();
+    let (stop, stopped) = oneshot::channel::<()>();
     let task = tokio::spawn(async move {
-        // Serving ends with the process; an error of one connection does not end it.
-        let _ = axum::serve(listener, app).await;
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        // An error of one connection does not end it.
+        let _ = axum::serve(listener, app).with_graceful_shutdown(stopped).await;
     });
-    Ok(Served { path, task })
+    Ok(Served { path, task, stop: Some(stop) })
 }
 
 /// Login name of the user who runs this, for the record; `uid <number>` where the environment has none.
@@ -84,5 +109,43 @@ pub fn user() -> String {
     match named {
         Ok(name) if !name.is_empty() => crate::units::shown(&name),
         _ => format!("uid {}", rustix::process::geteuid().as_raw()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::routing::get;
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_under_way_goes_out_before_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let (asked, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (handler_asked, handler_release) = (asked.clone(), release.clone());
+        let router = Router::new().route(
+            "/",
+            get(async move || {
+                handler_asked.notify_one();
+                handler_release.notified().await;
+                "done"
+            }),
+        );
+        let served = listen(folder.path(), router).unwrap();
+        let client =
+            reqwest::Client::builder().unix_socket(folder.path().join(SOCKET)).build().unwrap();
+        let answer = tokio::spawn(async move {
+            client.get("http://tidegate/").send().await.unwrap().text().await.unwrap()
+        });
+        asked.notified().await;
+        let closing = tokio::spawn(served.close());
+        tokio::task::yield_now().await;
+        release.notify_one();
+        closing.await.unwrap();
+        assert_eq!(answer.await.unwrap(), "done");
+        assert!(!folder.path().join(SOCKET).exists());
     }
 }
