@@ -117,6 +117,7 @@ mod tests {
     use std::sync::Arc;
 
     use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::Notify;
 
     use super::*;
@@ -135,17 +136,16 @@ mod tests {
             }),
         );
         let served = listen(folder.path(), router).unwrap();
-        let client =
-            reqwest::Client::builder().unix_socket(folder.path().join(SOCKET)).build().unwrap();
-        let answer = tokio::spawn(async move {
-            client.get("http://tidegate/").send().await.unwrap().text().await.unwrap()
-        });
+        let mut client = tokio::net::UnixStream::connect(folder.path().join(SOCKET)).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: tidegate\r\n\r\n").await.unwrap();
         asked.notified().await;
         let closing = tokio::spawn(served.close());
         tokio::task::yield_now().await;
         release.notify_one();
         closing.await.unwrap();
-        assert_eq!(answer.await.unwrap(), "done");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"), "{answer}");
         assert!(!folder.path().join(SOCKET).exists());
     }
 }
