@@ -1,16 +1,15 @@
 //! What judging costs: prints figures and ratios of one run. Machines are noisy; compare ratios.
 
-#![expect(clippy::expect_used, reason = "a bench has nobody to hand an error to")]
-
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
 use tidegate::sim::statistics::{Rule, Scenario};
+use tidegate::stats::count::StableRate;
 use tidegate::stats::histogram::Histogram;
 use tidegate::stats::{
-    Arm, Conditions, CountMonitor, Family, LatencyMonitor, Levels, Limit, Window,
+    Arm, Conditions, CountMonitor, Family, LatencyMonitor, Levels, Limit, Wealth, Window,
 };
 
 /// How long each figure is measured.
@@ -56,9 +55,10 @@ fn main() {
     println!("count update           {:>12.0} per second", 1.0 / update);
     println!("                       {:>12.1} times the time of one ln", update / logs);
 
-    let bytes = stored_bytes(&monitor);
-    println!("count monitor          {:>12} bytes in memory", size_of::<CountMonitor>());
-    println!("                       {bytes:>12} bytes of numbers, stored");
+    // What changes from poll to poll; the rest of a monitor is its limit and levels.
+    let state = size_of::<Wealth>() + size_of::<StableRate>();
+    println!("count monitor          {state:>12} bytes of state");
+    println!("                       {:>12} bytes with its settings", size_of::<CountMonitor>());
 
     let mut latency = LatencyMonitor::new(0.99, 1.1, Levels::default());
     let (canary, stable) = (histogram(0.05, 500.0), histogram(0.05, 9_500.0));
@@ -78,17 +78,4 @@ fn main() {
     println!("half an hour, 180 looks {:>11.1} microseconds", ours * 1e6);
     println!("rank test, 26 looks    {:>12.1} microseconds", rank * 1e6);
     println!("ratio                  {:>12.1}", rank / ours);
-}
-
-/// The numbers that a stored monitor holds, at eight bytes each.
-fn stored_bytes(monitor: &CountMonitor) -> usize {
-    fn numbers(value: &serde_json::Value) -> usize {
-        match value {
-            serde_json::Value::Object(fields) => fields.values().map(numbers).sum(),
-            serde_json::Value::Array(items) => items.iter().map(numbers).sum(),
-            serde_json::Value::Number(_) => 1,
-            _ => 0,
-        }
-    }
-    numbers(&serde_json::to_value(monitor).expect("a monitor can be written")) * 8
 }

@@ -141,32 +141,67 @@ impl Terms {
     /// Nothing for a window without canary traffic or with unreadable numbers, and for a limit that is not positive.
     /// Bets that would fall on the wrong side of the limit rest.
     pub fn evidence(&self, window: &Window) -> Evidence {
-        let window = window.cleaned();
+        Evidence { bad: self.bad(window).bad, ok: self.ok(window).ok }
+    }
+
+    /// What `window` tells the bets on "worse"; nothing to the others.
+    pub fn bad(&self, window: &Window) -> Evidence {
         let mut evidence = Evidence::NONE;
-        if window.canary.requests == 0.0 || !self.clumpiness.is_finite() {
-            return evidence;
-        }
-        let stable_rate = self.stable_rate.clamp(RATE_MARGIN, 1.0 - RATE_MARGIN);
-        let bound = self.limit.at(stable_rate);
-        let clumpiness = self.clumpiness.max(1.0);
-        let read = |canary: f64| {
-            let bet = Rates { canary, stable: stable_rate };
-            log_e_value(self.family, &window, bet, self.limit) / clumpiness
-        };
+        let Some(reader) = Reader::of(self, window) else { return evidence };
         for (value, multiple) in evidence.bad.iter_mut().zip(BAD_MULTIPLES) {
-            let canary = (multiple * bound).min(self.rate_max);
-            if bound > 0.0 && canary > bound * (1.0 + DISTINCT) {
-                *value = read(canary);
-            }
-        }
-        if !self.ok_paused && bound < self.rate_max {
-            let rates = std::iter::once(stable_rate).chain(OK_MULTIPLES.map(|part| part * bound));
-            for (value, canary) in evidence.ok.iter_mut().zip(rates) {
-                if canary > 0.0 && canary < bound * (1.0 - DISTINCT) {
-                    *value = read(canary);
-                }
+            let canary = (multiple * reader.bound).min(self.rate_max);
+            if reader.bound > 0.0 && canary > reader.bound * (1.0 + DISTINCT) {
+                *value = reader.read(canary);
             }
         }
         evidence.capped(self.caps)
+    }
+
+    /// What `window` tells the bets on "better"; nothing to the others.
+    pub fn ok(&self, window: &Window) -> Evidence {
+        let mut evidence = Evidence::NONE;
+        let Some(reader) = Reader::of(self, window) else { return evidence };
+        let bound = reader.bound;
+        if self.ok_paused || bound >= self.rate_max || bound.is_nan() {
+            return evidence;
+        }
+        let rates =
+            std::iter::once(reader.stable_rate).chain(OK_MULTIPLES.map(|part| part * bound));
+        for (value, canary) in evidence.ok.iter_mut().zip(rates) {
+            if canary > 0.0 && canary < bound * (1.0 - DISTINCT) {
+                *value = reader.read(canary);
+            }
+        }
+        evidence.capped(self.caps)
+    }
+}
+
+/// One window under one set of terms.
+struct Reader {
+    family: Family,
+    limit: Limit,
+    stable_rate: f64,
+    bound: f64,
+    clumpiness: f64,
+    window: Window,
+}
+
+impl Reader {
+    /// `None` where the window says nothing to any bet.
+    fn of(terms: &Terms, window: &Window) -> Option<Self> {
+        let window = window.cleaned();
+        if window.canary.requests == 0.0 || !terms.clumpiness.is_finite() {
+            return None;
+        }
+        let stable_rate = terms.stable_rate.clamp(RATE_MARGIN, 1.0 - RATE_MARGIN);
+        let (family, limit) = (terms.family, terms.limit);
+        let bound = limit.at(stable_rate);
+        let clumpiness = terms.clumpiness.max(1.0);
+        Some(Self { family, limit, stable_rate, bound, clumpiness, window })
+    }
+
+    fn read(&self, canary: f64) -> f64 {
+        let bet = Rates { canary, stable: self.stable_rate };
+        log_e_value(self.family, &self.window, bet, self.limit) / self.clumpiness
     }
 }

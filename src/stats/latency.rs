@@ -154,8 +154,8 @@ impl LatencyMonitor {
 
     fn bracket(&self, window: &Window, choice: &EdgeChoice, conditions: &Conditions) -> Evidence {
         Evidence {
-            bad: self.terms(choice.kappa_max, choice, conditions).evidence(window).bad,
-            ok: self.terms(choice.kappa_min, choice, conditions).evidence(window).ok,
+            bad: self.terms(choice.kappa_max, choice, conditions).bad(window).bad,
+            ok: self.terms(choice.kappa_min, choice, conditions).ok(window).ok,
         }
     }
 
@@ -174,6 +174,7 @@ impl LatencyMonitor {
     /// Among the edges that `canary_edges` has too, the one whose tail is nearest to the quantile's, in ln.
     fn choose(&self, canary_edges: &[f64]) -> Option<EdgeChoice> {
         let Histogram { edges, cumulative, total } = &self.stable;
+        let same_layout = canary_edges == edges.as_slice();
         let distance = |tail: f64| ((tail / total) / (1.0 - self.quantile)).ln().abs();
         let (index, _) = edges
             .iter()
@@ -181,7 +182,9 @@ impl LatencyMonitor {
             .enumerate()
             .map(|(index, (edge, below))| (index, *edge, *below, total - below))
             .filter(|(_, edge, below, tail)| {
-                *tail >= SIDE_MIN && *below >= SIDE_MIN && position(canary_edges, *edge).is_some()
+                *tail >= SIDE_MIN
+                    && *below >= SIDE_MIN
+                    && (same_layout || position(canary_edges, *edge).is_some())
             })
             .map(|(index, _, _, tail)| (index, distance(tail)))
             .min_by(|one, other| one.1.total_cmp(&other.1))?;
@@ -230,8 +233,15 @@ impl LatencyMonitor {
         }
         self.adopt_layout(other);
         let weight = decay(seconds, HISTOGRAM_HALF_LIFE_SECONDS);
-        for (edge, count) in self.stable.edges.iter().zip(&mut self.stable.cumulative) {
-            *count = *count * weight + other.count_up_to(*edge).unwrap_or(0.0);
+        let Histogram { edges, cumulative, .. } = &mut self.stable;
+        if *edges == other.edges {
+            for (count, seen) in cumulative.iter_mut().zip(&other.cumulative) {
+                *count = *count * weight + seen;
+            }
+        } else {
+            for (count, edge) in cumulative.iter_mut().zip(edges.iter()) {
+                *count = *count * weight + other.count_up_to(*edge).unwrap_or(0.0);
+            }
         }
         self.stable.total = self.stable.total * weight + other.total;
     }
