@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{self, BAD, Format, GOOD, note, styled};
-use crate::sim::statistics::table::{Drawn, rows, rules};
+use crate::sim::statistics::table::{Drawn, Rules, rows};
 
 /// Rollouts of a setting in a quick run.
 const ROLLOUTS: usize = 400;
@@ -42,7 +42,7 @@ pub(super) struct SimulateArgs {
 pub(super) fn run(args: &SimulateArgs, format: Format) -> Result<Exit, Failure> {
     let usual = if args.full { ROLLOUTS_FULL } else { ROLLOUTS };
     let rollouts = args.rollouts.map_or(usual, |count| count as usize);
-    let (rows, rules) = (rows(), rules());
+    let rows = rows();
     let bar = if std::io::stderr().is_terminal() {
         ProgressBar::new((rows.len() * rollouts) as u64)
     } else {
@@ -58,7 +58,7 @@ pub(super) fn run(args: &SimulateArgs, format: Format) -> Result<Exit, Failure> 
         if bar.is_hidden() {
             note(&format!("{} of {}: {}, seed {seed}", number + 1, rows.len(), row.label));
         }
-        drawn.push(row.draw(&rules, rollouts, seed, &|| bar.inc(1)));
+        drawn.push(row.draw(Rules::All, rollouts, seed, &|| bar.inc(1)));
     }
     bar.finish_and_clear();
     output::emit(format, &drawn, |drawn| table(drawn))?;

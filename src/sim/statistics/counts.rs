@@ -11,13 +11,15 @@ pub const POLL_SECONDS: f64 = 10.0;
 /// Polls of a rollout: half an hour.
 pub const POLLS: usize = 180;
 /// Polls of history: an hour.
-const HISTORY_POLLS: usize = 360;
+pub(super) const HISTORY_POLLS: usize = 360;
 /// Stable pods that take turns as pseudo canary in the history of a service whose pods are not told apart.
-const SPLITS: usize = 10;
+pub(super) const SPLITS: usize = 10;
+/// The canary's share of the traffic.
+pub(super) const SHARE: f64 = 0.05;
 /// Pods of a service whose pods are told apart; the first is the canary.
 const PODS: usize = 20;
 /// Stable's share of failed requests.
-const STABLE_RATE: f64 = 0.001;
+pub(super) const STABLE_RATE: f64 = 0.001;
 /// Share of failed requests in both arms while both are down.
 const OUTAGE_RATE: f64 = 0.05;
 /// Polls that an outage of both arms lasts.
@@ -70,6 +72,8 @@ pub struct Scenario {
     pub errors: Errors,
     /// What else happens.
     pub course: Course,
+    /// Clumpiness that is known beforehand; without, an hour of history tells it.
+    pub clumpiness: Option<f64>,
 }
 
 /// What is known from history.
@@ -98,7 +102,14 @@ impl Scenario {
     /// Requests fail one by one, nothing else happens.
     #[must_use]
     pub const fn new(per_second: f64, effect: f64) -> Self {
-        Self { per_second, effect, onset: 0, errors: Errors::Independent, course: Course::Steady }
+        Self {
+            per_second,
+            effect,
+            onset: 0,
+            errors: Errors::Independent,
+            course: Course::Steady,
+            clumpiness: None,
+        }
     }
 
     /// Draws a rollout.
@@ -120,7 +131,7 @@ impl Scenario {
         match self.course {
             Course::Ramp if poll >= 2 * POLLS / 3 => 0.5,
             Course::Ramp if poll >= POLLS / 3 => 0.25,
-            _ => 0.05,
+            _ => SHARE,
         }
     }
 
@@ -153,13 +164,13 @@ impl Scenario {
     fn history(&self, random: &mut impl Rng) -> Known {
         let mut effect = DesignEffect::new(Family::Poisson, 1.0, block_polls(POLL_SECONDS));
         let mut stable = Arm::EMPTY;
-        for split in 0..SPLITS {
-            let share = 0.05;
+        let splits = if self.clumpiness.is_some() { 1 } else { SPLITS };
+        for split in 0..splits {
             let windows: Vec<_> = (0..HISTORY_POLLS)
                 .map(|_| {
                     Window::new(
-                        self.arm(self.per_second * share, STABLE_RATE, random),
-                        self.arm(self.per_second * (1.0 - share), STABLE_RATE, random),
+                        self.arm(self.per_second * SHARE, STABLE_RATE, random),
+                        self.arm(self.per_second * (1.0 - SHARE), STABLE_RATE, random),
                         POLL_SECONDS,
                     )
                 })
@@ -169,7 +180,7 @@ impl Scenario {
                 windows.iter().for_each(|window| remember(&mut stable, window.stable));
             }
         }
-        Known { clumpiness: effect.clumpiness(), stable }
+        Known { clumpiness: self.clumpiness.unwrap_or_else(|| effect.clumpiness()), stable }
     }
 
     fn arm(&self, per_second: f64, rate: f64, random: &mut impl Rng) -> Arm {
@@ -252,11 +263,11 @@ fn remember(stable: &mut Arm, seen: Arm) {
     *stable = Arm::new(stable.events * kept + seen.events, stable.requests * kept + seen.requests);
 }
 
-fn poisson(mean: f64, random: &mut impl Rng) -> f64 {
+pub(super) fn poisson(mean: f64, random: &mut impl Rng) -> f64 {
     Poisson::new(mean).map_or(0.0, |it| it.sample(random))
 }
 
-fn binomial(requests: f64, rate: f64, random: &mut impl Rng) -> f64 {
+pub(super) fn binomial(requests: f64, rate: f64, random: &mut impl Rng) -> f64 {
     // Whole and from 0 on by construction.
     Binomial::new(requests as u64, rate.clamp(0.0, 1.0)).map_or(0.0, |it| it.sample(random) as f64)
 }

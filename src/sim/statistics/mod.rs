@@ -1,9 +1,10 @@
 //! How often each rule is wrong, and how fast it is right: the tables behind the statistics, from the product's own code.
 //!
-//! [`counts`] draws rollouts, [`rules`] judges each of them by every rule, [`table`] holds the settings and the targets.
+//! [`counts`] draws rollouts and [`rules`] judges each of them by every rule, [`latency`] does both for response times, [`table`] holds the settings and the targets.
 //! A rollout depends on its setting and number only, so every cell can be drawn again.
 
 pub mod counts;
+pub mod latency;
 pub mod rank;
 pub mod rules;
 pub mod table;
@@ -30,12 +31,18 @@ pub struct Cell {
     pub share: f64,
     /// Median of the seconds from the onset to that; only if it spoke in more than half of them.
     pub median_seconds: Option<f64>,
+    /// Seconds from the onset by which it spoke in 80 % of them.
+    pub seconds_80: Option<f64>,
 }
 
-/// Draws `rollouts` of them on all cores, and asks every rule; `done` hears of each rollout.
+/// Draws a rollout and says for each rule after which poll it spoke first.
+pub type Spoke<'a> = dyn Fn(&mut Pcg64Mcg) -> Vec<Option<usize>> + Sync + 'a;
+
+/// Draws `rollouts` of them on all cores, and asks every rule of `names`; `done` hears of each rollout.
 pub fn cells(
-    scenario: &Scenario,
-    rules: &[Rule],
+    names: &[String],
+    spoke: &Spoke<'_>,
+    onset: usize,
     rollouts: usize,
     seed: u64,
     done: &(dyn Fn() + Sync),
@@ -50,9 +57,7 @@ pub fn cells(
                 return found;
             }
             let mut random = Pcg64Mcg::seed_from_u64(seed ^ (number as u64) << 20);
-            let drawn = scenario.draw(&mut random);
-            let spoke = rules.iter().map(|rule| rule.first(&drawn, scenario.onset)).collect();
-            found.push((number, spoke));
+            found.push((number, spoke(&mut random)));
             done();
         }
     };
@@ -64,18 +69,19 @@ pub fn cells(
         });
         joined.flatten().collect()
     });
-    let of_rule = |(index, rule): (usize, &Rule)| {
+    let of_rule = |(index, name): (usize, &String)| {
         let mut polls: Vec<usize> = found.iter().filter_map(|(_, spoke)| spoke[index]).collect();
         polls.sort_unstable();
-        let share = polls.len() as f64 / rollouts as f64;
         // Those that never spoke come last.
-        let median = (share > 0.5).then(|| polls[rollouts / 2]);
+        let seconds =
+            |part: usize| polls.get(part).map(|poll| (poll + 1 - onset) as f64 * POLL_SECONDS);
         Cell {
-            rule: rule.name(),
+            rule: name.clone(),
             rollouts,
-            share,
-            median_seconds: median.map(|poll| (poll + 1 - scenario.onset) as f64 * POLL_SECONDS),
+            share: polls.len() as f64 / rollouts as f64,
+            median_seconds: seconds(rollouts / 2),
+            seconds_80: seconds((rollouts * 4).div_ceil(5).saturating_sub(1)),
         }
     };
-    rules.iter().enumerate().map(of_rule).collect()
+    names.iter().enumerate().map(of_rule).collect()
 }

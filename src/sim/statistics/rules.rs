@@ -7,13 +7,13 @@ use super::rank;
 use crate::stats::{Arm, Conditions, CountMonitor, Family, Levels, Limit, Window};
 
 /// Polls in a minute.
-const MINUTE: usize = 6;
+pub(super) const MINUTE: usize = 6;
 /// ln(1 / 1 %).
-const LOG_BAD: f64 = 4.605_170_185_988_092;
+pub(super) const LOG_BAD: f64 = 4.605_170_185_988_092;
 /// ln(1 / 5 %).
-const LOG_OK: f64 = 2.995_732_273_553_991;
+pub(super) const LOG_OK: f64 = 2.995_732_273_553_991;
 /// Two-sided 95 %.
-const Z: f64 = 1.959_963_984_540_054;
+pub(super) const Z: f64 = 1.959_963_984_540_054;
 
 /// A rule that may call a rollout back, or prove it, at some poll.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -59,6 +59,12 @@ impl Rule {
         }
     }
 
+    /// One of ours, with all safeguards.
+    #[must_use]
+    pub const fn is_ours(self) -> bool {
+        matches!(self, Self::Worse(_) | Self::Within(_) | Self::Above(_))
+    }
+
     /// The first poll (from 0) after which the rule says so, no earlier than `from`.
     ///
     /// A rule that looks at everything so far starts with the first poll all the same; what it says before `from` does
@@ -78,6 +84,12 @@ impl Rule {
             Self::Above(limit) => monitor(drawn, Limit::absolute(limit), false, worse),
         }
         .filter(|poll| *poll >= from)
+    }
+}
+
+impl From<Rule> for String {
+    fn from(rule: Rule) -> Self {
+        rule.name()
     }
 }
 
