@@ -5,6 +5,7 @@ use rand_distr::StandardNormal;
 
 use super::counts::{HISTORY_POLLS, POLL_SECONDS, POLLS, SHARE, SPLITS, binomial, poisson};
 use super::rank;
+use super::rollout::MEMORY_SECONDS;
 use super::rules::{LOG_BAD, LOG_OK, MINUTE, Z};
 use crate::stats::clumpiness::block_polls;
 use crate::stats::numbers::normal_cdf;
@@ -21,8 +22,6 @@ const MEDIAN: f64 = 50.0;
 const SPREAD: f64 = 0.7;
 /// How many times as slow the requests of a slow tail are.
 const TAIL_FACTOR: f64 = 5.0;
-/// Seconds of stable's traffic that a memory with a half-life of ten minutes holds.
-const MEMORY_SECONDS: f64 = 600.0 / std::f64::consts::LN_2;
 /// Least requests of the canary before means are compared.
 const MEAN_MIN: f64 = 100.0;
 

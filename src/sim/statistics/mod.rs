@@ -1,11 +1,12 @@
 //! How often each rule is wrong, and how fast it is right: the tables behind the statistics, from the product's own code.
 //!
-//! [`counts`] draws rollouts and [`rules`] judges each of them by every rule, [`latency`] does both for response times, [`table`] holds the settings and the targets.
+//! [`counts`] draws rollouts and [`rules`] judges each of them by every rule, [`latency`] does both for response times, [`rollout`] for several regions and criteria together, [`table`] holds the settings and the targets.
 //! A rollout depends on its setting and number only, so every cell can be drawn again.
 
 pub mod counts;
 pub mod latency;
 pub mod rank;
+pub mod rollout;
 pub mod rules;
 pub mod table;
 

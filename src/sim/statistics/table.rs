@@ -4,6 +4,7 @@ use rand_pcg::Pcg64Mcg;
 use serde::Serialize;
 
 use super::counts::{Course, Errors, SHARE, STABLE_RATE, Scenario};
+use super::rollout::{self, Harm};
 use super::rules::Rule;
 use super::{Cell, cells, latency};
 use crate::stats::{Limit, Plan, Traffic};
@@ -33,6 +34,8 @@ pub enum Setting {
     Counts(Scenario),
     /// Response times.
     Latency(latency::Scenario),
+    /// Several regions and criteria together.
+    Rollout(rollout::Scenario),
 }
 
 /// Which rules are asked.
@@ -130,6 +133,7 @@ pub fn rows() -> Vec<Row> {
     clumped(&mut rows);
     late(&mut rows);
     slow(&mut rows);
+    whole(&mut rows);
     planned(&mut rows);
     rows
 }
@@ -277,6 +281,43 @@ fn slow(rows: &mut Vec<Row>) {
     }
 }
 
+fn whole(rows: &mut Vec<Row>) {
+    let everywhere = |harm: Harm| [harm; 3];
+    let smallest = |harm: Harm| [Harm::NONE, Harm::NONE, harm];
+    let at_limits = Harm { errors: 0.001, slow_99: 1.421, slow_50: 1.108 };
+    let slower = Harm { slow_99: 2.08, slow_50: 1.245, ..Harm::NONE };
+    for (per_second, seconds) in [(100.0, 970.0), (1_000.0, 250.0), (10_000.0, 30.0)] {
+        let back = |share: f64| vec![at_most("T12", rollout::BACK, share)];
+        let no_proof = at_most("T12", rollout::PROVEN, 0.05);
+        for (name, harm, onset, targets) in [
+            ("fine", everywhere(Harm::NONE), 0, back(0.01)),
+            ("every criterion at its limit", everywhere(at_limits), 0, back(0.01)),
+            ("errors at their limit", everywhere(Harm::errors(0.001)), 0, vec![no_proof]),
+            ("smallest region +1 point", smallest(Harm::errors(0.01)), 0, Vec::new()),
+            (
+                "smallest region +5 points from minute 12",
+                smallest(Harm::errors(0.05)),
+                72,
+                Vec::new(),
+            ),
+            (
+                "+0.3 points everywhere",
+                everywhere(Harm::errors(0.003)),
+                0,
+                vec![finds("T12", rollout::BACK, 0.99, Some(seconds))],
+            ),
+            ("25 % slower everywhere", everywhere(slower), 0, Vec::new()),
+        ] {
+            rows.push(Row {
+                table: "three regions, four criteria, three stages",
+                label: format!("{per_second} rps, {name}"),
+                setting: Setting::Rollout(rollout::Scenario { per_second, harm, onset }),
+                targets,
+            });
+        }
+    }
+}
+
 /// What the planner foretells, held against what happens.
 fn planned(rows: &mut Vec<Row>) {
     let plan = |per_second: f64, margin: f64| {
@@ -350,6 +391,11 @@ impl Row {
                     asked.iter().map(|rule| rule.first(&drawn)).collect()
                 };
                 cells(&names, &spoke, 0, rollouts, seed, done)
+            }
+            Setting::Rollout(scenario) => {
+                let names = rollout::COLUMNS.map(str::to_owned);
+                let spoke = |random: &mut Pcg64Mcg| scenario.first(random);
+                cells(&names, &spoke, scenario.onset, rollouts, seed, done)
             }
         };
         let reached = |target: &Target| {
