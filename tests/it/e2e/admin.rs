@@ -12,6 +12,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use tidegate::engine::event::{Event, Fact};
 use tidegate::units::{RegionName, Seq, Timestamp, Weight};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 const PAUSE: Duration = Duration::from_millis(40);
@@ -54,6 +55,8 @@ pub struct Sight {
 /// Looks at all Envoys all the time, and notes every change of weights.
 pub struct Witness {
     sights: Arc<Mutex<Vec<Sight>>>,
+    /// How often all Envoys were looked at.
+    rounds: watch::Receiver<usize>,
     task: JoinHandle<()>,
 }
 
@@ -62,6 +65,7 @@ impl Witness {
     pub fn start(envoys: Vec<(RegionName, SocketAddr)>, slot: &'static str) -> Self {
         let sights = Arc::<Mutex<Vec<Sight>>>::default();
         let noted = Arc::clone(&sights);
+        let (finished, rounds) = watch::channel(0);
         let task = tokio::spawn(async move {
             let (admin, mut known) = (Admin::new(), BTreeMap::new());
             loop {
@@ -72,10 +76,11 @@ impl Witness {
                         noted.lock().unwrap().push(sight);
                     }
                 }
+                finished.send_modify(|rounds| *rounds += 1);
                 tokio::time::sleep(PAUSE).await;
             }
         });
-        Self { sights, task }
+        Self { sights, rounds, task }
     }
 
     /// Every change so far, the first look included.
@@ -83,8 +88,12 @@ impl Witness {
         self.sights.lock().unwrap().clone()
     }
 
-    /// The weights that a region had, one after the other.
-    pub fn of(&self, region: &str) -> Vec<f64> {
+    /// The weights that a region had, one after the other, up to those it has now.
+    pub async fn of(&self, region: &str) -> Vec<f64> {
+        let mut rounds = self.rounds.clone();
+        // The round under way may have passed this region already.
+        let whole = *rounds.borrow() + 2;
+        rounds.wait_for(|rounds| *rounds >= whole).await.expect("the witness looks");
         let sights = self.sights();
         let own = sights.iter().filter(|sight| sight.region.as_str() == region);
         own.map(|sight| sight.weight.percent()).collect()

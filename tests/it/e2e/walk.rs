@@ -25,9 +25,9 @@ async fn a_good_version_is_promoted_through_three_stages() {
     assert!(view.rollout.not_proven.is_empty(), "{:?}", view.rollout.not_proven);
     assert_eq!(world.weights("green").await, [100.0; 3]);
 
-    assert_eq!(witness.of("us_east_1"), [0.0, 5.0, 25.0, 100.0]);
-    assert_eq!(witness.of("eu_west_1"), [0.0, 25.0, 100.0]);
-    assert_eq!(witness.of("ap_southeast_2"), [0.0, 100.0]);
+    assert_eq!(witness.of("us_east_1").await, [0.0, 5.0, 25.0, 100.0]);
+    assert_eq!(witness.of("eu_west_1").await, [0.0, 25.0, 100.0]);
+    assert_eq!(witness.of("ap_southeast_2").await, [0.0, 100.0]);
     let history = controller.history(&driven.id).await;
     witness.assert_recorded(&history);
     let told = names(&history);
@@ -86,7 +86,7 @@ async fn errors_roll_back_every_region_and_the_rule_is_named() {
     let (bad, total) = trigger.numbers.canary.unwrap();
     assert!(bad / total > 0.1, "{bad} of {total}");
     witness.assert_recorded(&controller.history(&driven.id).await);
-    assert_eq!(witness.of("eu_west_1"), [0.0, 25.0, 0.0]);
+    assert_eq!(witness.of("eu_west_1").await, [0.0, 25.0, 0.0]);
     assert_eq!(world.lost_and_failed().0, 0);
 }
 
