@@ -34,20 +34,28 @@ fn sorted(values: &[f64]) -> Vec<f64> {
 }
 
 /// The shift of `canary` at which the statistic is `quantile`; the statistic falls as the shift grows.
+///
+/// No shift beyond the differences that are there: where all of them are still too likely, the outermost one is it.
+/// Where the statistic leaps over the quantile, as it does at tied values, what lies just below the leap is taken.
 fn shift(canary: &[f64], stable: &[f64], quantile: f64, is_corrected: bool) -> f64 {
-    let (mut low, mut high) = (
-        canary[0] - stable[stable.len() - 1] - PRECISION,
-        canary[canary.len() - 1] - stable[0] + PRECISION,
-    );
+    let above = |shift: f64| statistic(canary, stable, shift, is_corrected) - quantile;
+    let (mut low, mut high) =
+        (canary[0] - stable[stable.len() - 1], canary[canary.len() - 1] - stable[0]);
+    if above(low) <= 0.0 {
+        return low;
+    }
+    if above(high) >= 0.0 {
+        return high;
+    }
     while high - low > PRECISION {
         let middle = 0.5 * (low + high);
-        if statistic(canary, stable, middle, is_corrected) > quantile {
+        if above(middle) > 0.0 {
             low = middle;
         } else {
             high = middle;
         }
     }
-    0.5 * (low + high)
+    low
 }
 
 /// Normal score of the rank sum of `canary - by` among both, ties and continuity corrected.
@@ -95,6 +103,17 @@ mod tests {
         assert!(!is_high(&stable, &stable));
         assert!(is_high(&[2.0, 2.0], &[1.0, 1.0]));
         assert!(!is_high(&[], &stable));
+    }
+
+    /// One error of a canary with few requests, where most minutes of both have none.
+    #[test]
+    fn a_single_error_among_zeros_is_not_a_shift() {
+        let mut canary = vec![0.0; 8];
+        canary[5] = 3.3;
+        assert!(!is_high(&canary, &[0.0; 8]));
+        let mut stable = vec![0.0; 8];
+        stable[..3].fill(0.175);
+        assert!(!is_high(&canary, &stable));
     }
 
     /// By brute force: the estimate is the median of the pairwise differences.

@@ -132,6 +132,7 @@ pub fn rows() -> Vec<Row> {
     courses(&mut rows);
     clumped(&mut rows);
     late(&mut rows);
+    absolute(&mut rows);
     slow(&mut rows);
     whole(&mut rows);
     planned(&mut rows);
@@ -252,6 +253,34 @@ fn late(rows: &mut Vec<Row>) {
             setting: Setting::Counts(Scenario { onset: 90, ..Scenario::new(per_second, 0.05) }),
             targets: vec![finds("T9", Rule::Worse(MARGIN), 0.99, Some(seconds))],
         });
+    }
+}
+
+/// A limit of 1 % on the canary alone, whose usual rate is 0.1 %.
+fn absolute(rows: &mut Vec<Row>) {
+    for (per_second, two, five, twenty) in [
+        (10.0, None, Some(340.0), Some(50.0)),
+        (100.0, Some(350.0), Some(50.0), Some(20.0)),
+        (1_000.0, Some(50.0), Some(20.0), Some(20.0)),
+        (10_000.0, Some(20.0), Some(20.0), Some(20.0)),
+    ] {
+        let above = Rule::Above(0.01);
+        let found = |seconds: Option<f64>| {
+            seconds.map(|seconds| finds("T11", above, 0.99, Some(seconds))).into_iter().collect()
+        };
+        for (rate, targets) in [
+            (0.005, vec![at_most("T11", above, 0.0)]),
+            (0.02, found(two)),
+            (0.05, found(five)),
+            (0.2, found(twenty)),
+        ] {
+            rows.push(Row {
+                table: "absolute limit of 1 %",
+                label: format!("{} canary rps, {} % errors", per_second * 0.05, rate * 100.0),
+                setting: Setting::Counts(Scenario::new(per_second, rate - 0.001)),
+                targets,
+            });
+        }
     }
 }
 
