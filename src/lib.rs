@@ -41,6 +41,8 @@ pub mod ports;
 #[cfg(feature = "daemon")]
 pub mod regions;
 #[cfg(feature = "daemon")]
+pub mod replay;
+#[cfg(feature = "daemon")]
 pub mod server;
 #[cfg(feature = "daemon")]
 pub mod store;

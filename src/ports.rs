@@ -153,6 +153,20 @@ pub trait MetricsSource: Send + Sync {
     /// The value of an expression at `at`; NaN values are kept. Sources that cannot evaluate say so.
     async fn evaluate(&self, expression: &str, at: Timestamp) -> Result<Vec<Series>, MetricsError>;
 
+    /// The values of an expression at `from` and every `step` after it, up to `to`, all in whole seconds.
+    ///
+    /// A source without a past says so.
+    async fn evaluate_range(
+        &self,
+        _expression: &str,
+        _from: Timestamp,
+        _to: Timestamp,
+        _step: Millis,
+    ) -> Result<Vec<Series>, MetricsError> {
+        let what = "has no past to read".to_owned();
+        Err(MetricsError { source_name: self.describe(), what, misconfigured: true })
+    }
+
     /// What the counters that `selector` matches gained after `after` up to `at`, summed by the source itself over all
     /// series with the same value of label `by` (all together without it). `None`: read [`raw`](Self::raw) instead.
     async fn increase(

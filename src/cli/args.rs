@@ -10,6 +10,7 @@ use super::judge::{EvidenceArgs, JudgeArgs};
 use super::output::Format;
 use super::plan::PlanArgs;
 use super::reference::{CompletionArgs, ExplainArgs, SchemaArgs};
+use super::replay::ReplayArgs;
 use super::run::RunArgs;
 use super::simulate::SimulateArgs;
 use super::status::{HistoryArgs, StatusArgs};
@@ -74,6 +75,8 @@ pub(super) enum Command {
     Judge(JudgeArgs),
     /// What a rollout saw, as a samples file
     Evidence(EvidenceArgs),
+    /// What a policy would have done in the past
+    Replay(ReplayArgs),
     /// How often each rule is wrong and how fast it is right, by simulation
     Simulate(SimulateArgs),
     /// What a diagnostic's code means

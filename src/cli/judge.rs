@@ -93,7 +93,7 @@ pub(super) async fn judge(args: JudgeArgs, format: Format) -> Result<Exit, Failu
         (None, Some(pipeline), Some(file)) => {
             let (service, analysis, fleet) = (args.service, args.analysis, args.state.fleet);
             let plan = files::load(&PipelineArgs { pipeline, service, analysis, fleet })?.plan;
-            let looks = read(&file, &plan)?;
+            let looks = read_samples(&file, |samples| evidence::looks(&plan, samples))?;
             judged(&plan, looks.into_iter().map(|look| (look, None)).collect())
         }
         (Some(id), ..) => {
@@ -124,7 +124,11 @@ async fn recorded(state: &Path, id: &RolloutId) -> Result<Recorded, Failure> {
     })
 }
 
-fn read(path: &Path, plan: &Plan) -> Result<Vec<Look>, Failure> {
+/// Reads a file of samples, which `looks` puts together; what is wrong with them is told with its line.
+pub(super) fn read_samples(
+    path: &Path,
+    looks: impl FnOnce(Vec<Sample>) -> Result<Vec<Look>, evidence::Error>,
+) -> Result<Vec<Look>, Failure> {
     let wrong = |line: usize, what: &dyn std::fmt::Display| {
         Failure::new(format!("{}:{line}: {what}", path.display()))
             .exit(Exit::Usage)
@@ -158,7 +162,7 @@ fn read(path: &Path, plan: &Plan) -> Result<Vec<Look>, Failure> {
     if samples.is_empty() {
         return Err(wrong(1, &"no samples"));
     }
-    evidence::looks(plan, samples).map_err(|error| wrong(lines[error.index()], &error))
+    looks(samples).map_err(|error| wrong(lines[error.index()], &error))
 }
 
 fn judged(plan: &Plan, looks: Vec<(Look, Option<Judgement>)>) -> Judged {

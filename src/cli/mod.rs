@@ -12,9 +12,11 @@ mod files;
 mod follow;
 mod judge;
 mod output;
+mod past;
 mod plan;
 mod reference;
 mod remote;
+mod replay;
 mod run;
 mod session;
 mod simulate;
@@ -80,6 +82,7 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Command::History(history) => status::history(history, format).await,
         Command::Judge(judge) => judge::judge(judge, format).await,
         Command::Evidence(evidence) => judge::evidence(evidence).await,
+        Command::Replay(replay) => replay::run(replay, format).await,
         Command::Simulate(simulate) => simulate::run(&simulate, format),
         Command::Explain(explain) => reference::explain(&explain),
         Command::Schema(schema) => reference::schema(&schema),

@@ -2,6 +2,7 @@
 //!
 //! Asking (`fetch`) is concurrent and holds no state; what it means (`digest`) is pure.
 
+mod bindings;
 mod digest;
 mod fetch;
 mod histogram;
@@ -16,6 +17,7 @@ use crate::metrics::increments::Window;
 use crate::ports::{Checker, MetricsSource, Subject};
 use crate::spec::plan::Analysis;
 use crate::units::{AnalysisName, Millis, Timestamp, Weight};
+use bindings::ArmBindings;
 use memory::Memory;
 
 /// How far behind `at` sums are evaluated, so that the scrape at hand is stored; raw samples need no such allowance.
@@ -27,6 +29,8 @@ const INGESTION: Millis = Millis(500);
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Meter {
     analyses: BTreeMap<AnalysisName, Memory>,
+    #[serde(skip)]
+    bindings: ArmBindings,
 }
 
 /// What to look at, and when.
@@ -52,6 +56,15 @@ pub struct LookContext<'a> {
     pub scrape_interval: Millis,
 }
 
+/// Where each arm's numbers come from.
+#[derive(Clone, Copy)]
+pub struct Sources<'a> {
+    /// The canary's, and those of checks.
+    pub canary: &'a dyn MetricsSource,
+    /// Stable's.
+    pub stable: &'a dyn MetricsSource,
+}
+
 impl LookContext<'_> {
     fn window(&self) -> Window {
         Window {
@@ -75,12 +88,35 @@ impl Meter {
         checker: &dyn Checker,
         context: &LookContext<'_>,
     ) -> BTreeMap<AnalysisName, Measured> {
+        let sources = Sources { canary: source, stable: source };
+        self.look_at_each(sources, checker, context).await
+    }
+
+    /// The same with a source for each arm.
+    pub async fn look_at_each(
+        &mut self,
+        sources: Sources<'_>,
+        checker: &dyn Checker,
+        context: &LookContext<'_>,
+    ) -> BTreeMap<AnalysisName, Measured> {
+        for analysis in &context.analyses {
+            self.bindings.canary.cover(analysis, context.canary);
+            self.bindings.stable.cover(analysis, context.stable);
+        }
+        let bindings = &self.bindings;
         let due: Vec<_> = context
             .analyses
             .iter()
             .map(|analysis| {
                 let memory = self.analyses.entry(analysis.name.clone()).or_default();
-                fetch::fetch(source, checker, analysis, context, memory.plan(analysis, context))
+                fetch::fetch(
+                    sources,
+                    bindings,
+                    checker,
+                    analysis,
+                    context,
+                    memory.plan(analysis, context),
+                )
             })
             .collect();
         let fetched = futures_util::future::join_all(due).await;

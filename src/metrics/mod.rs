@@ -13,6 +13,7 @@ pub mod http;
 pub mod increments;
 pub mod meter;
 pub mod prometheus;
+pub mod recording;
 pub mod scrape;
 pub mod text;
 

@@ -27,6 +27,13 @@ pub struct Prometheus {
     name: String,
 }
 
+/// What is asked.
+#[derive(Clone, Copy)]
+enum Question<'a> {
+    At(&'a str, Timestamp),
+    Range { expression: &'a str, from: Timestamp, to: Timestamp, step: Millis },
+}
+
 /// The envelope of every answer.
 #[derive(Deserialize)]
 struct Answer {
@@ -56,24 +63,17 @@ impl Prometheus {
         self.wrong(error.to_string(), misconfigured)
     }
 
-    /// Asks one instant query at `at` and reads the answer within the limits.
-    async fn ask(&self, expression: &str, at: Timestamp) -> Result<Data, MetricsError> {
+    /// Asks one query and reads the answer within the limits.
+    async fn ask(&self, question: Question<'_>) -> Result<Data, MetricsError> {
         let deadline = self.config.timeout.duration() + Duration::from_millis(100);
-        match tokio::time::timeout(deadline, self.exchange(expression, at)).await {
+        match tokio::time::timeout(deadline, self.exchange(question)).await {
             Ok(answer) => answer,
             Err(_) => Err(self.http(&http::Error::Timeout)),
         }
     }
 
-    async fn exchange(&self, expression: &str, at: Timestamp) -> Result<Data, MetricsError> {
-        let timeout_ms = i64::try_from(self.config.timeout.0).unwrap_or(i64::MAX);
-        let mut query =
-            self.client.query(expression).query("time", seconds(at)).timeout(timeout_ms);
-        if let Some(auth) = &self.config.auth {
-            let value = http::authorization(auth).map_err(|error| self.http(&error))?;
-            query = query.header(reqwest::header::AUTHORIZATION, value);
-        }
-        let response = query.post_raw().await.map_err(|error| match error {
+    async fn exchange(&self, question: Question<'_>) -> Result<Data, MetricsError> {
+        let response = self.send(question).await?.map_err(|error| match error {
             QueryError::Client(client) => match client.inner() {
                 Some(inner) if inner.is_timeout() => self.http(&http::Error::Timeout),
                 Some(inner) if inner.is_connect() => self.http(&http::Error::Connect),
@@ -96,6 +96,37 @@ impl Prometheus {
         }
         let bytes = http::body(response, self.config.bytes_max).await;
         self.parsed(&bytes.map_err(|error| self.http(&error))?)
+    }
+
+    async fn send(
+        &self,
+        question: Question<'_>,
+    ) -> Result<Result<reqwest::Response, QueryError>, MetricsError> {
+        let authorization = match &self.config.auth {
+            Some(auth) => Some(http::authorization(auth).map_err(|error| self.http(&error))?),
+            None => None,
+        };
+        let timeout_ms = i64::try_from(self.config.timeout.0).unwrap_or(i64::MAX);
+        let name = reqwest::header::AUTHORIZATION;
+        Ok(match question {
+            Question::At(expression, at) => {
+                let query = self.client.query(expression).query("time", seconds(at));
+                let query = query.timeout(timeout_ms);
+                match authorization {
+                    Some(value) => query.header(name, value).post_raw().await,
+                    None => query.post_raw().await,
+                }
+            }
+            Question::Range { expression, from, to, step } => {
+                let (from, to) = (whole_seconds(from), whole_seconds(to));
+                let query = self.client.query_range(expression, from, to, step.as_secs_f64());
+                let query = query.timeout(timeout_ms);
+                match authorization {
+                    Some(value) => query.header(name, value).post_raw().await,
+                    None => query.post_raw().await,
+                }
+            }
+        })
     }
 
     fn parsed(&self, bytes: &[u8]) -> Result<Data, MetricsError> {
@@ -204,7 +235,7 @@ impl MetricsSource for Prometheus {
             return Ok(Vec::new());
         }
         // A range selector evaluated at one instant returns the samples themselves, with their own times.
-        let data = self.ask(&format!("{selector}[{range_ms}ms]"), at).await?;
+        let data = self.ask(Question::At(&format!("{selector}[{range_ms}ms]"), at)).await?;
         let mut all = self.series(data)?;
         for series in &mut all {
             series.samples.retain(|(time, _)| *time > after && *time <= at);
@@ -214,7 +245,18 @@ impl MetricsSource for Prometheus {
     }
 
     async fn evaluate(&self, expression: &str, at: Timestamp) -> Result<Vec<Series>, MetricsError> {
-        let data = self.ask(expression, at).await?;
+        let data = self.ask(Question::At(expression, at)).await?;
+        self.series(data)
+    }
+
+    async fn evaluate_range(
+        &self,
+        expression: &str,
+        from: Timestamp,
+        to: Timestamp,
+        step: Millis,
+    ) -> Result<Vec<Series>, MetricsError> {
+        let data = self.ask(Question::Range { expression, from, to, step }).await?;
         self.series(data)
     }
 
@@ -235,6 +277,10 @@ impl MetricsSource for Prometheus {
 /// As the API wants it: seconds with three decimals.
 fn seconds(at: Timestamp) -> String {
     format!("{}.{:03}", at.0 / 1_000, at.0 % 1_000)
+}
+
+fn whole_seconds(at: Timestamp) -> i64 {
+    i64::try_from(at.0 / 1_000).unwrap_or(i64::MAX)
 }
 
 fn timestamp(seconds: f64) -> Option<Timestamp> {

@@ -5,13 +5,15 @@
 //! faults give the same history, so a failing one can be shrunk by dropping faults.
 //!
 //! [`Walk`] does without faults and draws requests instead: the real judge on [`Traffic`] of two versions, at whatever
-//! rate and over however many hours, so that a pipeline can be walked with its own durations and margins.
+//! rate and over however many hours, so that a pipeline can be walked with its own durations and margins. The rollout
+//! itself is a [`course::Course`], which a replay of the past drives too.
 //!
 //! Not modelled: a balancer that stores no generation and applies a write after its caller gave up (no protocol can
 //! tell), and two of Tidegate's own controllers at once.
 
 mod balancer;
 mod checks;
+pub mod course;
 pub(crate) mod coverage;
 mod fault;
 mod metrics;

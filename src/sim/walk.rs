@@ -1,32 +1,20 @@
 //! One rollout from its start to its end in virtual time, judged by the real judge on requests drawn by chance.
-//!
-//! Everything around it is well: load balancers do at once what they are told, probes succeed, the source answers. What
-//! the controller does is what it does outside: the same windows, the same order of judging, deciding and acting.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
 
-use super::balancer::{Answer, Balancer};
+use super::course::{Course, Stand};
 use super::recorded::Recorded;
 use super::traffic::{Sway, Traffic, Window};
-use crate::engine::decide::decide;
-use crate::engine::event::Event;
-use crate::engine::input::{Input, Polled};
-use crate::engine::invariants;
-use crate::engine::judge::Judge;
-use crate::engine::outstanding::{Action, outstanding};
-use crate::engine::poll::{Measured, Poll, RegionPoll};
+use crate::engine::poll::{Measured, RegionPoll};
 use crate::engine::rollout::{Phase, Rollout};
 use crate::engine::verdict::{Judgement, Outcome};
 use crate::spec::plan::{Analysis, CriterionId, Measurement, Plan};
 use crate::units::{AnalysisName, Millis, RegionName, Timestamp, Weight};
 
 const START: Timestamp = Timestamp(1_000_000_000);
-
-/// Rounds of acting within one turn; a world that is well needs two.
-const ROUNDS_MAX: usize = 8;
 
 /// What came of a walk.
 #[derive(Debug, Clone)]
@@ -54,11 +42,8 @@ pub struct Walked {
 pub struct Walk {
     traffic: Traffic,
     random: Pcg64Mcg,
-    now: Timestamp,
-    state: Rollout,
+    course: Course,
     recorded: Recorded,
-    judge: Judge,
-    balancers: BTreeMap<RegionName, Balancer>,
     measuring: BTreeMap<RegionName, Measuring>,
     sways: BTreeMap<RegionName, Sway>,
     walked: Progress,
@@ -67,11 +52,9 @@ pub struct Walk {
 /// One region at one confirmed weight.
 #[derive(Debug)]
 struct Measuring {
-    weight: Weight,
-    /// Nothing from before counts.
-    not_before: Timestamp,
+    stand: Stand,
     looked_at: Option<Timestamp>,
-    /// Counters have been read once since `not_before`.
+    /// Counters have been read once since the stand counts.
     has_origin: bool,
     asked: BTreeMap<AnalysisName, Timestamp>,
 }
@@ -82,25 +65,17 @@ struct Progress {
     proven: BTreeMap<CriterionId, Millis>,
     judgement: Option<Judgement>,
     polls: u64,
-    violations: Vec<String>,
 }
 
 impl Walk {
     /// A rollout of `plan` on `traffic`; the same seed draws the same requests.
     #[must_use]
     pub fn new(seed: u64, plan: Plan, traffic: Traffic) -> Self {
-        let names: Vec<RegionName> = plan.regions.keys().cloned().collect();
-        let balancer = |name: &RegionName| (name.clone(), Balancer::new(name.clone(), 0));
-        let judge = Judge::new(&plan);
-        let recorded = Recorded::new(plan, START);
         Self {
             traffic,
             random: Pcg64Mcg::seed_from_u64(seed),
-            now: START,
-            state: recorded.fold(),
-            recorded,
-            judge,
-            balancers: names.iter().map(balancer).collect(),
+            recorded: Recorded::new(plan.clone(), START),
+            course: Course::new(plan, START),
             measuring: BTreeMap::new(),
             sways: BTreeMap::new(),
             walked: Progress::default(),
@@ -110,145 +85,85 @@ impl Walk {
     /// Walks until it is over, or for `patience`.
     #[must_use]
     pub fn run(mut self, patience: Millis) -> Walked {
-        self.turn(&Input::Recovered);
-        self.act();
-        while !self.state.phase.is_over() && self.now.since(START) < patience {
-            self.now = self.now.plus(self.state.poll());
+        self.record();
+        while !self.course.state().phase.is_over() && self.course.now().since(START) < patience {
             self.poll();
-            self.act();
+            self.record();
         }
-        if self.recorded.fold() != self.state {
-            self.walked.violations.push("replay differs from the live state".to_owned());
+        let mut violations = self.course.violations().to_vec();
+        if self.recorded.fold() != *self.course.state() {
+            violations.push("replay differs from the live state".to_owned());
         }
-        let Progress { stages, proven, judgement, polls, violations } = self.walked;
-        let weights = self.balancers.iter().map(|(name, it)| (name.clone(), it.weight)).collect();
-        let took = self.state.ended_at.unwrap_or(self.now).since(START);
-        Walked { state: self.state, took, stages, proven, judgement, weights, polls, violations }
+        let Progress { stages, proven, judgement, polls } = self.walked;
+        let (state, weights) = (self.course.state().clone(), self.course.weights());
+        let took = state.ended_at.unwrap_or(self.course.now()).since(START);
+        Walked { state, took, stages, proven, judgement, weights, polls, violations }
     }
 
-    /// Decides, records, takes in.
-    fn turn(&mut self, input: &Input) {
-        let decision = decide(&self.state, input, self.now);
-        let broken = invariants::violations_of_turn(&self.state, &decision.events);
-        self.walked.violations.extend(broken);
-        for event in decision.events {
-            self.state.apply(&event, self.now);
-            self.follow(&event);
-            self.recorded.append(event, self.now);
+    fn record(&mut self) {
+        let (now, state) = (self.course.now(), self.course.state());
+        if state.phase != Phase::Preparing && state.stage == self.walked.stages.len() {
+            self.walked.stages.push(now.since(START));
         }
-        self.walked.violations.extend(invariants::violations(&self.state));
-    }
-
-    /// Windows begin with a confirmed weight and never reach over a change.
-    fn follow(&mut self, event: &Event) {
-        match event {
-            Event::StepEntered { stage, .. } if *stage == self.walked.stages.len() => {
-                self.walked.stages.push(self.now.since(START));
-            }
-            Event::RegionRead { region, weight, confirmed: Some(_), .. }
-                if self.measuring.get(region).is_none_or(|known| known.weight != *weight) =>
-            {
-                let plan = self.state.plan.regions.get(region);
-                let settle = plan.map_or(Millis::ZERO, |plan| plan.settle);
-                let before = self.measuring.remove(region);
-                let fresh = Measuring {
-                    weight: *weight,
-                    not_before: self.now.plus(settle),
-                    looked_at: None,
-                    has_origin: false,
-                    asked: before.map(|it| it.asked).unwrap_or_default(),
-                };
-                self.measuring.insert(region.clone(), fresh);
-            }
-            _ => {}
-        }
-    }
-
-    /// Does what is outstanding, then reads every region.
-    fn act(&mut self) {
-        for _ in 0..ROUNDS_MAX {
-            let actions = outstanding(&self.state);
-            if actions.is_empty() {
-                break;
-            }
-            for action in actions {
-                self.perform(&action);
-            }
-        }
-        if !self.state.phase.is_over() {
-            for region in self.balancers.keys().cloned().collect::<Vec<_>>() {
-                self.perform(&Action::Read { region });
-            }
-        }
-    }
-
-    fn perform(&mut self, action: &Action) {
-        let real = self.now.since(START);
-        let Some(balancer) = self.balancers.get_mut(action.region()) else { return };
-        let answer = match action {
-            Action::Read { .. } => balancer.read(self.state.generation, real),
-            Action::Set { weight, generation, .. } => balancer.set(*weight, *generation, real),
-        };
-        match answer {
-            Answer::Read(reading) => self.turn(&Input::Read(Box::new(reading))),
-            other => self.walked.violations.push(format!("a balancer that is well: {other:?}")),
+        for (at, event) in self.course.drain() {
+            self.recorded.append(event, at);
         }
     }
 
     /// Looks, judges, decides.
     fn poll(&mut self) {
-        if !self.state.phase.is_live() {
-            return;
-        }
-        let poll = self.look();
-        let (stage, step) = (self.state.stage, self.state.step);
-        self.judge.enter(&self.state.plan, stage, step, self.state.generation);
-        let judgement = self.judge.observe(&self.state.plan, &poll);
+        let at = self.course.due();
+        let regions = self.look(at);
+        let (phase, since) = (self.course.state().phase, self.course.state().phase_since);
+        let Some(judgement) = self.course.looked(at, regions) else { return };
         self.walked.polls += 1;
-        self.note(&judgement);
-        self.walked.judgement = Some(judgement.clone());
-        let health = self.balancers.keys().map(|name| (name.clone(), true)).collect();
-        self.turn(&Input::Polled(Box::new(Polled { poll: Some(poll), judgement, health })));
+        if phase == Phase::Baking {
+            self.note(&judgement, at.since(since));
+        }
+        self.walked.judgement = Some(judgement);
     }
 
-    fn note(&mut self, judgement: &Judgement) {
-        if self.state.phase != Phase::Baking {
-            return;
-        }
+    fn note(&mut self, judgement: &Judgement, after: Millis) {
         let passed = judgement
             .verdicts
             .iter()
             .filter(|verdict| !verdict.is_trigger && verdict.outcome == Outcome::Pass);
-        let after = self.now.since(self.state.phase_since);
         for verdict in passed {
             self.walked.proven.entry(verdict.criterion.clone()).or_insert(after);
         }
     }
 
-    fn look(&mut self) -> Poll {
-        let analyses = reached(&self.state);
-        let confirmed = |name: &RegionName| {
-            self.state.regions.get(name).is_some_and(|region| {
-                region.confirmed == Some(self.state.generation) && region.observed.is_some()
-            })
-        };
-        let mut poll =
-            Poll { at: self.now, generation: self.state.generation, regions: BTreeMap::new() };
-        for (name, measuring) in self.measuring.iter_mut().filter(|(name, _)| confirmed(name)) {
-            let length = measuring.looked_at.map_or(Millis::ZERO, |at| self.now.since(at));
-            let canary = self.traffic.canary_in(name, self.state.stage);
+    fn look(&mut self, at: Timestamp) -> BTreeMap<RegionName, RegionPoll> {
+        let (analyses, stage) = (self.course.reached(), self.course.state().stage);
+        let mut regions = BTreeMap::new();
+        for (name, stand) in self.course.confirmed() {
+            let measuring = self.measuring.entry(name.clone()).or_insert(Measuring::new(*stand));
+            measuring.follow(*stand);
+            let length = measuring.looked_at.map_or(Millis::ZERO, |before| at.since(before));
+            let canary = self.traffic.canary_in(name, stage);
             let sway = self.sways.entry(name.clone()).or_default();
-            let (weight, random) = (measuring.weight, &mut self.random);
+            let (weight, random) = (stand.weight, &mut self.random);
             let window = Window::draw(&self.traffic, canary, weight, length, sway, random);
-            let measured = measuring.measure(&analyses, &window, self.now);
+            let measured = measuring.measure(&analyses, &window, at);
             let look = RegionPoll { weight, window: length, ready_for: None, measured };
-            poll.regions.insert(name.clone(), look);
+            regions.insert(name.clone(), look);
         }
-        poll
+        regions
     }
 }
 
 impl Measuring {
+    fn new(stand: Stand) -> Self {
+        Self { stand, looked_at: None, has_origin: false, asked: BTreeMap::new() }
+    }
+
+    /// A change of weights begins anew, except for when checks are due.
+    fn follow(&mut self, stand: Stand) {
+        if self.stand != stand {
+            *self = Self { asked: std::mem::take(&mut self.asked), ..Self::new(stand) };
+        }
+    }
+
     /// The first look after a settled weight reads counters for the first time; increments come from the second one on.
     fn measure(
         &mut self,
@@ -257,7 +172,7 @@ impl Measuring {
         now: Timestamp,
     ) -> BTreeMap<AnalysisName, Measured> {
         let counts = self.has_origin;
-        self.has_origin = now >= self.not_before;
+        self.has_origin = now >= self.stand.not_before;
         self.looked_at = Some(now);
         let measured = |analysis: &Analysis| {
             let due = match analysis.measurement {
@@ -282,13 +197,4 @@ impl Measuring {
     fn is_due(&self, check: &AnalysisName, every: Millis, now: Timestamp) -> bool {
         self.asked.get(check).is_none_or(|asked| now.since(*asked) >= every)
     }
-}
-
-/// Analyses of triggers and of every stage reached so far.
-fn reached(state: &Rollout) -> Vec<Analysis> {
-    let plan = &state.plan;
-    let stages = plan.stages.iter().take(state.stage + 1).flat_map(|stage| &stage.criteria);
-    let names: BTreeSet<&AnalysisName> =
-        stages.chain(&plan.triggers).map(|criterion| &criterion.analysis).collect();
-    names.into_iter().filter_map(|name| plan.analyses.get(name)).cloned().collect()
 }

@@ -74,6 +74,16 @@ impl Histogram {
         position(&self.edges, edge).map(|index| self.cumulative[index])
     }
 
+    /// The edge up to which nearest to a share `probability` of the requests lie; `None` without edges or requests.
+    #[must_use]
+    pub fn edge_nearest(&self, probability: f64) -> Option<f64> {
+        let distance = |below: f64| (below / self.total - probability).abs();
+        let known = self.edges.iter().zip(&self.cumulative).filter(|_| self.total > 0.0);
+        known
+            .min_by(|one, other| distance(*one.1).total_cmp(&distance(*other.1)))
+            .map(|(edge, _)| *edge)
+    }
+
     /// For each edge the share of requests at or below it; empty without requests.
     pub fn shares(&self) -> Vec<f64> {
         if self.total > 0.0 {

@@ -17,6 +17,7 @@
 
 pub mod absolute_latency;
 pub mod bounded_mean;
+pub mod clopper_pearson;
 pub mod clumpiness;
 pub mod combine;
 pub mod conditions;
@@ -45,6 +46,7 @@ mod vectors_test;
 
 pub use absolute_latency::AbsoluteLatencyMonitor;
 pub use bounded_mean::BoundedMeanMonitor;
+pub use clopper_pearson::clopper_pearson;
 pub use clumpiness::{DesignEffect, FanoLive};
 pub use combine::{Part, log_average};
 pub use conditions::Conditions;

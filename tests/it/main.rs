@@ -14,6 +14,7 @@ mod envoy;
 mod judge;
 mod metrics;
 mod parts;
+mod replay;
 mod sample;
 mod spec;
 mod store;

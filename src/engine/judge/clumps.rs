@@ -41,7 +41,10 @@ impl Clumps {
             Reading::Counts { stable, .. } => Some(*stable),
             Reading::Histogram { stable, .. } => {
                 if self.edge.is_none_or(|edge| stable.count_up_to(edge).is_none()) {
-                    let edge = edge_near(memory, quantile);
+                    let known = &memory.histogram;
+                    let edge = (known.total >= REQUESTS_BEFORE_EDGE)
+                        .then(|| known.edge_nearest(quantile))
+                        .flatten();
                     *self = Self { live: FanoLive::new(Family::Bernoulli), edge };
                 }
                 let below = stable.count_up_to(self.edge?)?;
@@ -50,17 +53,4 @@ impl Clumps {
             Reading::Level { .. } => None,
         }
     }
-}
-
-/// The edge whose tail is nearest to the quantile's, once enough was seen.
-fn edge_near(memory: &StableMemory, quantile: f64) -> Option<f64> {
-    let histogram = &memory.histogram;
-    if histogram.total < REQUESTS_BEFORE_EDGE {
-        return None;
-    }
-    let distance = |below: f64| (below / histogram.total - quantile).abs();
-    let tails = histogram.edges.iter().zip(&histogram.cumulative);
-    tails
-        .min_by(|one, other| distance(*one.1).total_cmp(&distance(*other.1)))
-        .map(|(edge, _)| *edge)
 }

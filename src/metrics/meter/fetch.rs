@@ -1,19 +1,12 @@
 //! Asks for what one analysis needs. No state, no meaning.
 
-use std::collections::BTreeMap;
-
-use promql_parser::parser::{self, Expr};
-
-use super::LookContext;
+use super::bindings::{ArmBindings, Bindings};
 use super::memory::Due;
+use super::{LookContext, Sources};
 use crate::metrics::increments::FORGET_AFTER;
 use crate::ports::{CheckAnswer, Checker, Increase, MetricsError, MetricsSource, Series};
 use crate::spec::plan::{Analysis, CheckSource, Measurement};
-use crate::spec::selector::bind;
 use crate::units::Millis;
-
-/// Most selectors in one gauge's expression.
-const SELECTORS_MAX: usize = 16;
 
 /// What the source returned.
 pub(super) enum Fetched {
@@ -54,16 +47,24 @@ pub(super) struct Both<T> {
     pub stable: Option<T>,
 }
 
-type Variables = BTreeMap<String, String>;
+/// Where an arm's numbers come from, and what its selectors are bound to.
+#[derive(Clone, Copy)]
+struct Arm<'a> {
+    source: &'a dyn MetricsSource,
+    bindings: &'a Bindings,
+}
 
 pub(super) async fn fetch(
-    source: &dyn MetricsSource,
+    sources: Sources<'_>,
+    bindings: &ArmBindings,
     checker: &dyn Checker,
     analysis: &Analysis,
     context: &LookContext<'_>,
     due: Due,
 ) -> Fetched {
-    let asker = Asker { source, checker, context, due };
+    let canary = Arm { source: sources.canary, bindings: &bindings.canary };
+    let stable = Arm { source: sources.stable, bindings: &bindings.stable };
+    let asker = Asker { canary, stable, checker, context, due };
     let found = match &analysis.measurement {
         Measurement::Proportion { part, part_is_good, total, .. } => {
             asker.proportion(total, part, *part_is_good).await
@@ -77,7 +78,8 @@ pub(super) async fn fetch(
 }
 
 struct Asker<'a, 'b> {
-    source: &'a dyn MetricsSource,
+    canary: Arm<'a>,
+    stable: Arm<'a>,
     checker: &'a dyn Checker,
     context: &'a LookContext<'b>,
     due: Due,
@@ -90,9 +92,8 @@ impl Asker<'_, '_> {
         if let Some(sums) = self.sums(&selectors, None, kind).await? {
             return Ok(sums);
         }
-        let context = self.context;
-        let canary = self.raw(&selectors, context.canary);
-        let arms = self.both(canary, self.raw(&selectors, context.stable)).await?;
+        let canary = self.raw(&selectors, self.canary);
+        let arms = self.both(canary, self.raw(&selectors, self.stable)).await?;
         Ok(Fetched::Proportion { arms, part_is_good: good })
     }
 
@@ -101,9 +102,8 @@ impl Asker<'_, '_> {
         if let Some(sums) = self.sums(&selectors, Some("le"), SumKind::Buckets).await? {
             return Ok(sums);
         }
-        let context = self.context;
-        let canary = self.raw(&selectors, context.canary);
-        let arms = self.both(canary, self.raw(&selectors, context.stable)).await?;
+        let canary = self.raw(&selectors, self.canary);
+        let arms = self.both(canary, self.raw(&selectors, self.stable)).await?;
         Ok(Fetched::Buckets(arms))
     }
 
@@ -114,9 +114,8 @@ impl Asker<'_, '_> {
         by: Option<&str>,
         kind: SumKind,
     ) -> Result<Option<Fetched>, String> {
-        let context = self.context;
-        let canary = self.arm_sums(selectors, by, context.canary);
-        let stable = self.arm_sums(selectors, by, context.stable);
+        let canary = self.arm_sums(selectors, by, self.canary);
+        let stable = self.arm_sums(selectors, by, self.stable);
         let arms = self.both(canary, stable).await?;
         let (canary, stable) = (arms.canary.flatten(), arms.stable.flatten());
         if canary.is_none() && stable.is_none() {
@@ -132,15 +131,15 @@ impl Asker<'_, '_> {
         &self,
         selectors: &[&str],
         by: Option<&str>,
-        variables: &Variables,
+        arm: Arm<'_>,
     ) -> Result<Option<Vec<Increase>>, String> {
         let (start, end) = self.due.sums;
         // On the first look any window shows whether there is data.
         let from = start.unwrap_or_else(|| end.minus(self.context.scrape_interval));
         let mut found = Vec::new();
         for selector in selectors {
-            let bound = self.bound(selector, variables)?;
-            match self.source.increase(&bound, by, from, end).await {
+            let bound = arm.bindings.of(selector)?;
+            match arm.source.increase(&bound.text, by, from, end).await {
                 Some(answer) => found.push(answer.map_err(shown)?),
                 None => return Ok(None),
             }
@@ -150,29 +149,30 @@ impl Asker<'_, '_> {
 
     /// Whether any series belongs to both arms.
     async fn shares(&self, selector: &str) -> Result<bool, String> {
-        let canary = self.bound(selector, self.context.canary)?;
-        let stable = self.bound(selector, self.context.stable)?;
+        let canary = &self.canary.bindings.of(selector)?.text;
+        let stable = &self.stable.bindings.of(selector)?.text;
         let both = format!("count({canary} and {stable})");
-        Ok(!self.source.evaluate(&both, self.due.sums.1).await.map_err(shown)?.is_empty())
+        let found = self.canary.source.evaluate(&both, self.due.sums.1).await;
+        Ok(!found.map_err(shown)?.is_empty())
     }
 
     async fn gauge(&self, query: &str) -> Result<Fetched, String> {
-        let canary = self.arm_gauge(query, self.context.canary);
-        let arms = self.both(canary, self.arm_gauge(query, self.context.stable)).await?;
+        let canary = self.arm_gauge(query, self.canary);
+        let arms = self.both(canary, self.arm_gauge(query, self.stable)).await?;
         Ok(Fetched::Gauge(arms))
     }
 
     async fn arm_gauge(
         &self,
         query: &str,
-        variables: &Variables,
+        arm: Arm<'_>,
     ) -> Result<(Vec<Series>, Vec<Series>), String> {
-        let bound = self.bound(query, variables)?;
+        let bound = arm.bindings.of(query)?;
         let mut inputs = Vec::new();
-        for selector in selectors(&bound)? {
-            inputs.extend(self.recent(&selector).await?);
+        for selector in &bound.selectors {
+            inputs.extend(self.recent(arm, selector).await?);
         }
-        let values = self.source.evaluate(&bound, self.context.at).await.map_err(shown)?;
+        let values = arm.source.evaluate(&bound.text, self.context.at).await.map_err(shown)?;
         Ok((values, inputs))
     }
 
@@ -180,8 +180,8 @@ impl Asker<'_, '_> {
         let late = || format!("no answer within {timeout}");
         match source {
             CheckSource::Promql(expression) => {
-                let bound = self.bound(expression, self.context.canary)?;
-                let values = self.source.evaluate(&bound, self.context.at);
+                let bound = self.canary.bindings.of(expression)?;
+                let values = self.canary.source.evaluate(&bound.text, self.context.at);
                 let found = tokio::time::timeout(timeout.duration(), values).await;
                 Ok(Fetched::Values(found.map_err(|_| late())?.map_err(shown)?))
             }
@@ -193,24 +193,20 @@ impl Asker<'_, '_> {
         }
     }
 
-    async fn raw(
-        &self,
-        selectors: &[&str],
-        variables: &Variables,
-    ) -> Result<Vec<Vec<Series>>, String> {
+    async fn raw(&self, selectors: &[&str], arm: Arm<'_>) -> Result<Vec<Vec<Series>>, String> {
         let mut found = Vec::new();
         for selector in selectors {
-            found.push(self.recent(&self.bound(selector, variables)?).await?);
+            found.push(self.recent(arm, &arm.bindings.of(selector)?.text).await?);
         }
         Ok(found)
     }
 
     /// Samples since the previous look, and a little before: some may have come late.
-    async fn recent(&self, selector: &str) -> Result<Vec<Series>, String> {
+    async fn recent(&self, arm: Arm<'_>, selector: &str) -> Result<Vec<Series>, String> {
         let at = self.context.at;
         let back = self.context.window().stale_after();
         let from = self.context.after.unwrap_or(at).minus(back).max(at.minus(FORGET_AFTER));
-        self.source.raw(selector, from.min(at.minus(back)), at).await.map_err(shown)
+        arm.source.raw(selector, from.min(at.minus(back)), at).await.map_err(shown)
     }
 
     /// Asks for both arms at once; an arm without weight may fail.
@@ -226,62 +222,8 @@ impl Asker<'_, '_> {
             stable: if weight.complement().is_zero() { stable.ok() } else { Some(stable?) },
         })
     }
-
-    fn bound(&self, text: &str, variables: &Variables) -> Result<String, String> {
-        bind(text, variables).map_err(|error| error.to_string())
-    }
 }
 
 fn shown(error: MetricsError) -> String {
     error.to_string()
-}
-
-/// Every vector selector inside an expression, each once.
-fn selectors(expression: &str) -> Result<Vec<String>, String> {
-    let parsed = parser::parse(expression).map_err(|_| "the query is not PromQL".to_owned())?;
-    let mut found = Vec::new();
-    collect(&parsed, &mut found);
-    found.sort();
-    found.dedup();
-    if found.len() > SELECTORS_MAX {
-        return Err(format!("the query has more than {SELECTORS_MAX} selectors"));
-    }
-    Ok(found)
-}
-
-fn collect(expr: &Expr, found: &mut Vec<String>) {
-    match expr {
-        Expr::VectorSelector(selector) => found.push(plain(selector)),
-        Expr::MatrixSelector(matrix) => found.push(plain(&matrix.vs)),
-        Expr::Aggregate(aggregate) => collect(&aggregate.expr, found),
-        Expr::Unary(unary) => collect(&unary.expr, found),
-        Expr::Binary(binary) => {
-            collect(&binary.lhs, found);
-            collect(&binary.rhs, found);
-        }
-        Expr::Paren(paren) => collect(&paren.expr, found),
-        Expr::Subquery(subquery) => collect(&subquery.expr, found),
-        Expr::Call(call) => call.args.args.iter().for_each(|argument| collect(argument, found)),
-        Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::Extension(_) => {}
-    }
-}
-
-/// The selector without its offset: whether its source is alive is asked about now.
-fn plain(selector: &parser::VectorSelector) -> String {
-    let mut now = selector.clone();
-    now.offset = None;
-    now.at = None;
-    now.to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::selectors;
-
-    #[test]
-    fn every_selector_of_an_expression_is_found_once() {
-        let found = selectors("sum(rate(a{x=\"1\"}[1m])) / sum(b offset 5m) + a{x=\"1\"}").unwrap();
-        assert_eq!(found, ["a{x=\"1\"}", "b"]);
-        assert!(selectors("sum(").is_err());
-    }
 }

@@ -38,6 +38,26 @@ impl Prometheus {
             config += &format!("  - {job}\n");
         }
         std::fs::write(folder.path().join("prometheus.yml"), config).expect("a written file");
+        Self::on(folder).await
+    }
+
+    /// One that scrapes nothing and has the past that an OpenMetrics text tells.
+    pub async fn with_past(open_metrics: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let past = folder.path().join("past.txt");
+        std::fs::write(&past, open_metrics).expect("a written file");
+        std::fs::write(folder.path().join("prometheus.yml"), "").expect("a written file");
+        let blocks = ["tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=720h"];
+        let written = Command::new("promtool")
+            .args(blocks)
+            .args([&past, &folder.path().join("data")])
+            .output()
+            .expect("promtool, which comes with prometheus");
+        assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+        Self::on(folder).await
+    }
+
+    async fn on(folder: tempfile::TempDir) -> Self {
         // Somebody else may take a free port before Prometheus does: then it exits, and the next one is tried.
         for _ in 0..5 {
             let address = free_address();
@@ -97,6 +117,8 @@ fn spawn(folder: &std::path::Path, address: SocketAddr) -> Child {
         .arg(format!("--config.file={}", folder.join("prometheus.yml").display()))
         .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
         .arg(format!("--web.listen-address={address}"))
+        // What a test tells of the past may be older than what is usually kept.
+        .arg("--storage.tsdb.retention.time=10y")
         .arg("--log.level=error")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
