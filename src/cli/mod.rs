@@ -69,7 +69,7 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
     match args.command {
         Command::Demo(demo) => demo::run(demo, format).await,
         Command::Check(check) => check::run(&check, format),
-        Command::Plan(plan) => plan::run(&plan, format),
+        Command::Plan(plan) => plan::run(&plan, format).await,
         Command::Adopt(adopt) => adopt::run(adopt, format).await,
         Command::Run(run) => run::run(run, format).await,
         Command::Status(of) => status::status(of, format).await,

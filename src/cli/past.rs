@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::Args;
+use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::connect::state_dir;
@@ -15,26 +16,24 @@ use super::output::note;
 use crate::engine::service::ServiceState;
 use crate::metrics;
 use crate::metrics::recording::Recording;
-use crate::ports::{Journal, MetricsSource, Subject};
+use crate::ports::{Journal, MetricsError, MetricsSource, Subject};
+use crate::replay::halves::{self, Halves, Known};
 use crate::replay::metered::{ArmPast, Metered, RegionPast};
 use crate::spec::fleet;
 use crate::spec::plan::{Measurement, Plan};
 use crate::spec::selector::{self, Track, arm_variables};
 use crate::store::Store;
-use crate::units::{Millis, RegionName, SlotName, Timestamp, Version};
+use crate::units::{Millis, RegionName, SlotName, Timestamp, Version, Weight};
 
-/// Which slots and versions played which role.
+/// Who played stable.
 #[derive(Debug, Clone, Args)]
-pub struct RolesArgs {
+pub struct StableArgs {
     /// The slot that played stable [default: as recorded, or the fleet's first]
     #[arg(long, value_name = "SLOT")]
     pub stable_slot: Option<SlotName>,
     /// The stable version, where metrics are labelled with it [default: as recorded]
     #[arg(long, value_name = "VERSION")]
     pub stable_version: Option<Version>,
-    /// The version that played canary, where metrics are labelled with it
-    #[arg(long, value_name = "VERSION")]
-    pub version: Option<Version>,
 }
 
 /// A moment: so long ago, or a time.
@@ -125,12 +124,13 @@ impl Window {
 /// The roles that a service's slots played.
 pub struct Roles {
     recorded: Option<ServiceState>,
-    args: RolesArgs,
+    args: StableArgs,
+    canary_version: Option<Version>,
 }
 
 impl Roles {
     /// What was said, and what the state directory knows beyond that.
-    pub async fn new(loaded: &Loaded, args: &RolesArgs) -> Self {
+    pub async fn new(loaded: &Loaded, args: &StableArgs, canary: Option<&Version>) -> Self {
         let folder = state_dir(&loaded.fleet, None);
         let asks = args.stable_slot.is_none() || args.stable_version.is_none();
         let mut recorded = None;
@@ -147,7 +147,7 @@ impl Roles {
                 )),
             }
         }
-        Self { recorded, args: args.clone() }
+        Self { recorded, args: args.clone(), canary_version: canary.cloned() }
     }
 
     /// Stable's slot in a region, and the other one.
@@ -188,7 +188,7 @@ pub async fn past(
     plan: &Plan,
     roles: &Roles,
     window: Window,
-    split: Option<&Arc<crate::replay::halves::Halves>>,
+    split: Option<&Arc<Halves>>,
 ) -> Result<Metered, Failure> {
     let mut regions = BTreeMap::new();
     for name in plan.regions.keys() {
@@ -205,7 +205,7 @@ pub async fn past(
         };
         let subject = Subject {
             service: loaded.service.clone(),
-            version: roles.args.version.clone().unwrap_or_else(unknown_version),
+            version: roles.canary_version.clone().unwrap_or_else(unknown_version),
             region: name.clone(),
         };
         let past = RegionPast {
@@ -217,6 +217,37 @@ pub async fn past(
         regions.insert(name.clone(), past);
     }
     Ok(Metered::new(regions, window.step, window.to))
+}
+
+/// What stable was like in a part of the past: by halves of its instances, and where it has only one, as a whole.
+pub async fn known(loaded: &Loaded, roles: &Roles, window: Window) -> Result<Vec<Known>, Failure> {
+    let (plan, _) = halves::countable(&loaded.plan);
+    let bar = window.bar(2);
+    let failed = |error: MetricsError| {
+        Failure::new(format!("the past cannot be read: {error}")).exit(Exit::NotConnected)
+    };
+    let mut known: Vec<Known> = Vec::new();
+    let half = Weight::from_percent(50.0).unwrap_or_default();
+    for (halves, weight, done) in [(Halves::new(1), half, 0), (Halves::none(), Weight::ZERO, 1)] {
+        let all = plan.analyses.len() * plan.regions.len();
+        if known.len() == all {
+            break;
+        }
+        let mut past = past(loaded, &plan, roles, window, Some(&halves)).await?;
+        let all = window.to.since(window.from).0 / 1_000;
+        let mut each =
+            |at: Timestamp| bar.set_position(done * all + at.since(window.from).0 / 1_000);
+        let when = (window.from, window.step);
+        let found = halves::survey(&mut past, &plan, weight, when, &mut each).await;
+        let is_new = |it: &Known| {
+            !known.iter().any(|old| (&old.analysis, &old.region) == (&it.analysis, &it.region))
+        };
+        let new: Vec<_> = found.map_err(failed)?.into_iter().filter(is_new).collect();
+        known.extend(new);
+    }
+    bar.finish_and_clear();
+    known.sort_by(|one, other| (&one.analysis, &one.region).cmp(&(&other.analysis, &other.region)));
+    Ok(known)
 }
 
 /// The region's Prometheus, to be asked for samples themselves.
@@ -264,7 +295,7 @@ fn arms(
     if is_split {
         return Ok(Arms { canary: stable.clone(), stable });
     }
-    let canary_version = version(roles.args.version.as_ref(), "--version")?;
+    let canary_version = version(roles.canary_version.as_ref(), "--version")?;
     Ok(Arms { canary: variables(&canary_slot, &canary_version, Track::Canary), stable })
 }
 
@@ -290,6 +321,24 @@ fn needs_version(plan: &Plan, service: &fleet::Service) -> bool {
         None => name == "version",
     };
     used.into_iter().any(depends)
+}
+
+/// What stable was like, as a table.
+pub fn known_table(known: &[Known]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["analysis", "region", "requests/s", "bad or slow", "clumpiness", "from"]);
+    for known in known {
+        table.add_row([
+            known.analysis.to_string(),
+            known.region.to_string(),
+            format!("{:.1}", known.requests_per_second),
+            format!("{:.3} %", known.rate * 100.0),
+            format!("{:.2}", known.clumpiness),
+            if known.is_split { "halves of stable" } else { "neighbouring looks" }.to_owned(),
+        ]);
+    }
+    table
 }
 
 #[cfg(test)]

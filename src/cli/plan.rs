@@ -10,14 +10,21 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::files::{self, Loaded, PipelineArgs};
 use super::output::{self, BAD, Format, GOOD, styled};
-use crate::engine::forecast::{self, Assumed, Forecast};
+use super::past::{self, Moment, Roles, StableArgs, Window, known_table, length};
+use crate::engine::forecast::{self, Assumed, Forecast, Measured};
+use crate::replay::halves::Known;
 use crate::spec::plan::{Plan, Stage};
-use crate::units::{Millis, RegionName, StageName, Weight};
+use crate::units::{AnalysisName, Millis, RegionName, StageName, Weight};
+
+/// Stable's share of bad requests, where nothing is known of it.
+const BASE_RATE: f64 = 0.001;
+/// From look to look at the past.
+const LOOK: Millis = Millis::from_secs(60);
 
 /// Say beforehand what a rollout will do and what its traffic can decide.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  tidegate plan pipelines/multi-region.yaml --fleet examples/envoy/fleet.yaml --rps us_east_1=400,eu_west_1=240,ap_southeast_2=160"
+    after_help = "Examples:\n  tidegate plan pipelines/multi-region.yaml --fleet examples/envoy/fleet.yaml --rps us_east_1=400,eu_west_1=240,ap_southeast_2=160\n  tidegate plan pipelines/multi-region.yaml --from-prometheus 7d"
 )]
 pub(super) struct PlanArgs {
     #[command(flatten)]
@@ -25,12 +32,17 @@ pub(super) struct PlanArgs {
     /// Requests per second by region
     #[arg(long, value_name = "REGION=N,...", value_delimiter = ',', value_parser = region_rate)]
     rps: Vec<(RegionName, f64)>,
-    /// Stable's share of bad requests
-    #[arg(long, default_value = "0.1%", value_parser = share)]
-    base_error_rate: f64,
+    /// Stable's share of bad requests [default: as measured, or 0.1%]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    base_error_rate: Option<f64>,
     /// Clumpiness of errors, if history is known
     #[arg(long, value_name = "FACTOR")]
     phi: Option<f64>,
+    /// Measure traffic, rates and clumpiness of stable over so much of the past
+    #[arg(long, value_name = "LENGTH", value_parser = length)]
+    from_prometheus: Option<Millis>,
+    #[command(flatten)]
+    stable: StableArgs,
     /// Chance with which an answer shall be there in time
     #[arg(long, default_value_t = 0.8)]
     power: f64,
@@ -44,6 +56,8 @@ struct Planned {
     steps: Vec<PlannedStep>,
     stages: Vec<PlannedStage>,
     holdback: Weight,
+    /// What stable was like, where that was asked for.
+    measured: Vec<Known>,
     notes: Vec<String>,
 }
 
@@ -64,7 +78,7 @@ struct PlannedStage {
     checks_only: bool,
 }
 
-pub(super) fn run(args: &PlanArgs, format: Format) -> Result<Exit, Failure> {
+pub(super) async fn run(args: &PlanArgs, format: Format) -> Result<Exit, Failure> {
     if !(args.power > 0.0 && args.power < 1.0)
         || args.phi.is_some_and(|phi| !(1.0..=1e6).contains(&phi))
     {
@@ -78,19 +92,34 @@ pub(super) fn run(args: &PlanArgs, format: Format) -> Result<Exit, Failure> {
             Failure::new(format!("--rps: the fleet has no region {name}")).exit(Exit::Usage)
         );
     }
-    let planned = planned(&loaded, args);
+    let measured = match args.from_prometheus {
+        Some(length) => measured(args, &loaded, length).await?,
+        None => Vec::new(),
+    };
+    let planned = planned(&loaded, args, measured);
     output::emit(format, &planned, table)?;
     Ok(Exit::Done)
 }
 
-fn planned(loaded: &Loaded, args: &PlanArgs) -> Planned {
+/// What stable was like, look by look as far apart as the source scrapes, at least a minute.
+async fn measured(args: &PlanArgs, loaded: &Loaded, length: Millis) -> Result<Vec<Known>, Failure> {
+    let scraped = loaded.fleet.regions.values().map(|region| region.scrape_interval).max();
+    let step = scraped.unwrap_or(LOOK).max(LOOK);
+    let to = past::now();
+    let window = Window::new(Moment(to.minus(length)), Moment(to), step)?;
+    let roles = Roles::new(loaded, &args.stable, None).await;
+    let known = past::known(loaded, &roles, window).await?;
+    if known.is_empty() {
+        return Err(Failure::new(format!("stable had no requests in the last {length}")).help(
+            "--stable-slot and --stable-version say who was stable; --rps goes without the past",
+        ));
+    }
+    Ok(known)
+}
+
+fn planned(loaded: &Loaded, args: &PlanArgs, known: Vec<Known>) -> Planned {
     let plan = &loaded.plan;
-    let assumed = Assumed {
-        requests_per_second: args.rps.iter().cloned().collect(),
-        base_rate: args.base_error_rate,
-        clumpiness: args.phi,
-        power: args.power,
-    };
+    let assumed = assumed(args, &known);
     let stage = |stage: &Stage| {
         let known = !assumed.requests_per_second.is_empty();
         PlannedStage {
@@ -107,7 +136,34 @@ fn planned(loaded: &Loaded, args: &PlanArgs) -> Planned {
         steps: steps(plan),
         stages: plan.stages.iter().map(stage).collect(),
         holdback: plan.policy.holdback,
+        measured: known,
         notes: notes(plan, args),
+    }
+}
+
+/// What was said goes before what was measured, and that before what is usual.
+fn assumed(args: &PlanArgs, known: &[Known]) -> Assumed {
+    let mut requests_per_second: BTreeMap<RegionName, f64> = BTreeMap::new();
+    let mut measured: BTreeMap<AnalysisName, BTreeMap<RegionName, Measured>> = BTreeMap::new();
+    for known in known {
+        let rate = requests_per_second.entry(known.region.clone()).or_default();
+        *rate = rate.max(known.requests_per_second);
+        let is_count = known.times.edges.is_empty();
+        let found = Measured {
+            rate: args.base_error_rate.filter(|_| is_count).unwrap_or(known.rate),
+            clumpiness: args.phi.unwrap_or(known.clumpiness),
+            requests_per_second: known.requests_per_second,
+            times: known.times.clone(),
+        };
+        measured.entry(known.analysis.clone()).or_default().insert(known.region.clone(), found);
+    }
+    requests_per_second.extend(args.rps.iter().cloned());
+    Assumed {
+        requests_per_second,
+        base_rate: args.base_error_rate.unwrap_or(BASE_RATE),
+        clumpiness: args.phi,
+        power: args.power,
+        measured,
     }
 }
 
@@ -134,10 +190,12 @@ fn notes(plan: &Plan, args: &PlanArgs) -> Vec<String> {
         "chance of rolling back a version that is within its limits, over the whole rollout: at most {} %",
         plan.policy.alpha * 100.0
     )];
-    if args.rps.is_empty() {
-        notes.push("give --rps REGION=N,... to see what this traffic can decide".to_owned());
+    if args.rps.is_empty() && args.from_prometheus.is_none() {
+        let how =
+            "give --from-prometheus 7d, or --rps REGION=N,..., to see what this traffic can decide";
+        notes.push(how.to_owned());
     }
-    if args.phi.is_none() {
+    if args.phi.is_none() && args.from_prometheus.is_none() {
         notes.push(
             "without history: clumpiness 5 and three polls at least; --phi says otherwise"
                 .to_owned(),
@@ -182,6 +240,9 @@ fn table(planned: &Planned) -> String {
     }
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{steps}\n");
+    if !planned.measured.is_empty() {
+        let _ = writeln!(text, "{}\n", known_table(&planned.measured));
+    }
     for stage in &planned.stages {
         let rate = stage
             .canary_requests_per_second
@@ -227,7 +288,7 @@ fn found_line(forecast: &Forecast) -> Option<String> {
     let Some(canary) = forecast.smallest_found else {
         return Some("no harm whatever would be found within the stage".to_owned());
     };
-    let unit = if forecast.assumed.is_some() { "slow requests" } else { "bad requests" };
+    let unit = forecast.counted;
     Some(format!(
         "found within the stage: {} or more {unit}, where stable has {} ({:+.2} points)",
         percent(canary),

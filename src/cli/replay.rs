@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::files::{self, Loaded, PipelineArgs};
 use super::judge::read_samples;
 use super::output::{self, BAD, DIM, Format, GOOD, styled};
-use super::past::{self, Moment, Roles, RolesArgs, Window, length};
+use super::past::{self, Moment, Roles, StableArgs, Window, known_table, length};
 use crate::engine::evidence::{self, Sample};
 use crate::ports::MetricsError;
 use crate::replay::halves::{self, FalseRollbacks, Halved, Halves, Known};
@@ -20,7 +20,7 @@ use crate::replay::plot::{self, Thresholds};
 use crate::replay::sampled::Sampled;
 use crate::replay::{End, Replay, Replayed, replay};
 use crate::spec::plan::{Measurement, Plan};
-use crate::units::{AnalysisName, Millis, Timestamp};
+use crate::units::{AnalysisName, Millis, Timestamp, Version};
 
 /// Odds for harm at which a rollout holds.
 const HOLD: f64 = 20.0;
@@ -67,8 +67,11 @@ pub(super) struct ReplayArgs {
     /// Draws evidence against thresholds
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
+    /// The version that played canary, where metrics are labelled with it
+    #[arg(long, value_name = "VERSION")]
+    version: Option<Version>,
     #[command(flatten)]
-    roles: RolesArgs,
+    stable: StableArgs,
 }
 
 /// What a replay says.
@@ -157,7 +160,7 @@ fn paced(mut plan: Plan, step: Millis) -> Plan {
 
 async fn of_series(args: &ReplayArgs, loaded: &Loaded) -> Result<Said, Failure> {
     let window = window(args, &loaded.plan)?;
-    let roles = Roles::new(loaded, &args.roles).await;
+    let roles = Roles::new(loaded, &args.stable, args.version.as_ref()).await;
     let plans = pipelines(args, loaded)?;
     let bar = window.bar(plans.len() as u64);
     let (mut policies, mut taken_to_hold) = (Vec::new(), Vec::new());
@@ -188,7 +191,7 @@ fn asked_of_the_fleet(plan: &Plan) -> Vec<AnalysisName> {
 
 async fn against_itself(args: &ReplayArgs, loaded: &Loaded) -> Result<Said, Failure> {
     let window = window(args, &loaded.plan)?;
-    let roles = Roles::new(loaded, &args.roles).await;
+    let roles = Roles::new(loaded, &args.stable, args.version.as_ref()).await;
     let (plan, left_out) = halves::countable(&loaded.plan);
     if plan.analyses.is_empty() {
         return Err(Failure::new(
@@ -374,19 +377,7 @@ fn aa_text(aa: &AgainstItself) -> String {
         percent(interval.1),
         percent(*promised)
     );
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["analysis", "region", "clumpiness", "bad or slow", "requests/s"]);
-    for known in &aa.known {
-        table.add_row([
-            known.analysis.to_string(),
-            known.region.to_string(),
-            format!("{:.2}", known.clumpiness),
-            format!("{:.3} %", known.rate * 100.0),
-            format!("{:.1}", known.requests_per_second),
-        ]);
-    }
-    let _ = writeln!(out, "{table}");
+    let _ = writeln!(out, "{}", known_table(&aa.known));
     let highest = aa.known.iter().map(|it| it.clumpiness).fold(1.0, f64::max);
     let _ = writeln!(
         out,

@@ -7,10 +7,11 @@ use serde::Serialize;
 
 use crate::spec::plan::{Criterion, CriterionId, Plan, Stage, Test};
 use crate::stats::conditions::{CLUMPINESS_WITHOUT_HISTORY, QUORUM, QUORUM_WITHOUT_HISTORY};
+use crate::stats::histogram::share_up_to;
 use crate::stats::numbers::{normal_cdf, normal_quantile};
 use crate::stats::plan::{Plan as Planned, Traffic};
-use crate::stats::{Levels, Limit};
-use crate::units::{Millis, RegionName, Weight};
+use crate::stats::{Histogram, Levels, Limit};
+use crate::units::{AnalysisName, Millis, RegionName, Weight};
 
 /// Spread of ln(latency) that is assumed where no histogram is at hand.
 const LOG_LATENCY_SPREAD: f64 = 0.7;
@@ -26,6 +27,21 @@ pub struct Assumed {
     pub clumpiness: Option<f64>,
     /// Chance with which the answer shall be there in time.
     pub power: f64,
+    /// What was measured, by analysis and region; it goes before the assumptions above.
+    pub measured: BTreeMap<AnalysisName, BTreeMap<RegionName, Measured>>,
+}
+
+/// What stable was like for one analysis in one region.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// Share of bad or of slow requests.
+    pub rate: f64,
+    /// Clumpiness of them.
+    pub clumpiness: f64,
+    /// Requests per second, which the shares of several regions are weighed by.
+    pub requests_per_second: f64,
+    /// For a latency: all requests by how long they took; empty otherwise.
+    pub times: Histogram,
 }
 
 /// When one criterion is expected to be proven if the arms are equal.
@@ -43,6 +59,8 @@ pub struct Forecast {
     pub in_time: bool,
     /// Smallest rate of the canary that rolls back within the stage's duration, at the declared power; `None`: none.
     pub smallest_found: Option<f64>,
+    /// What is counted.
+    pub counted: &'static str,
     /// Stable's rate of the same.
     pub stable_rate: Option<f64>,
     /// What to change, if it is not.
@@ -91,14 +109,23 @@ fn criterion_forecast(
         requests: None,
         in_time: true,
         smallest_found: None,
+        counted: match criterion.test {
+            Test::QuantileRatio { .. } | Test::QuantileLimit { .. } => "slow requests",
+            _ => "bad requests",
+        },
         stable_rate: None,
         remedy: None,
         assumed: None,
     };
-    let Some((limit, rate, assumption)) = as_counts(&criterion.test, assumed) else {
+    let measured = measured(stage, criterion, assumed);
+    let Some((limit, rate, assumption)) = as_counts(&criterion.test, assumed, measured.as_ref())
+    else {
         return nothing;
     };
-    let planned = planned(plan, traffic(stage, assumed, None), limit, rate, assumed);
+    let clumpiness = measured.map(|it| it.clumpiness).or(assumed.clumpiness);
+    let traffic = traffic(stage, assumed, None);
+    let planned =
+        Planned { power: assumed.power, ..planned(plan, traffic, limit, rate, clumpiness) };
     let quickest = planned.time_to_ok(rate).map(|found| found.seconds);
     let seconds = quickest.map(|seconds| seconds.max(requests_time(stage, &planned)));
     let duration = stage.duration.as_secs_f64();
@@ -119,13 +146,55 @@ fn requests_time(stage: &Stage, planned: &Planned) -> f64 {
     stage.min_requests as f64 / planned.traffic.canary_per_second.max(f64::MIN_POSITIVE)
 }
 
+/// What was measured of a criterion's analysis, over the regions of the stage together.
+fn measured(stage: &Stage, criterion: &Criterion, assumed: &Assumed) -> Option<Measured> {
+    let regions = assumed.measured.get(&criterion.analysis)?;
+    let own = regions.iter().filter(|(name, _)| stage.regions.contains(name));
+    let mut sum: Option<Measured> = None;
+    for (_, next) in own {
+        sum = Some(match sum {
+            None => next.clone(),
+            Some(sum) => sum.with(next),
+        });
+    }
+    sum
+}
+
+impl Measured {
+    /// Two regions together, as clumpy as the worse of them.
+    fn with(self, other: &Self) -> Self {
+        let requests_per_second = self.requests_per_second + other.requests_per_second;
+        let events = self.rate * self.requests_per_second + other.rate * other.requests_per_second;
+        Self {
+            rate: if requests_per_second > 0.0 { events / requests_per_second } else { self.rate },
+            clumpiness: self.clumpiness.max(other.clumpiness),
+            requests_per_second,
+            // Layouts may differ: the larger one speaks for both.
+            times: if other.times.total > self.times.total {
+                other.times.clone()
+            } else {
+                self.times
+            },
+        }
+    }
+}
+
 /// The test as a limit on a share, the share that stable has, and what was assumed for it.
-fn as_counts(test: &Test, assumed: &Assumed) -> Option<(Limit, f64, Option<String>)> {
+fn as_counts(
+    test: &Test,
+    assumed: &Assumed,
+    measured: Option<&Measured>,
+) -> Option<(Limit, f64, Option<String>)> {
     match test {
         Test::Rate { factor, offset } => {
-            Some((Limit::new(*factor, *offset), assumed.base_rate, None))
+            let rate = measured.map_or(assumed.base_rate, |it| it.rate);
+            Some((Limit::new(*factor, *offset), rate, None))
         }
         Test::QuantileRatio { quantile, ratio } => {
+            if let Some((limit, rate)) = measured.and_then(|it| slow(&it.times, *quantile, *ratio))
+            {
+                return Some((limit, rate, None));
+            }
             let score = normal_quantile(*quantile) - ratio.ln() / LOG_LATENCY_SPREAD;
             let tail = 1.0 - quantile;
             let factor = (1.0 - normal_cdf(score)) / tail;
@@ -136,14 +205,29 @@ fn as_counts(test: &Test, assumed: &Assumed) -> Option<(Limit, f64, Option<Strin
     }
 }
 
-fn planned(plan: &Plan, traffic: Traffic, limit: Limit, rate: f64, assumed: &Assumed) -> Planned {
+/// Requests beyond the edge nearest to a quantile: how many times as many there are once all of them take `ratio` as
+/// long, and their share now.
+fn slow(times: &Histogram, quantile: f64, ratio: f64) -> Option<(Limit, f64)> {
+    let edge = times.edge_nearest(quantile)?;
+    let shares = times.shares();
+    let now = 1.0 - share_up_to(&times.edges, &shares, edge);
+    let then = 1.0 - share_up_to(&times.edges, &shares, edge / ratio);
+    (now > 0.0 && then > now).then(|| (Limit::ratio(then / now), now))
+}
+
+fn planned(
+    plan: &Plan,
+    traffic: Traffic,
+    limit: Limit,
+    rate: f64,
+    clumpiness: Option<f64>,
+) -> Planned {
     let poll =
         plan.regions.values().map(|region| region.poll).min().unwrap_or(Millis::from_secs(15));
     Planned {
         levels: Levels::new(plan.policy.alpha, plan.policy.beta),
-        clumpiness: assumed.clumpiness.unwrap_or(CLUMPINESS_WITHOUT_HISTORY),
-        quorum: if assumed.clumpiness.is_some() { QUORUM } else { QUORUM_WITHOUT_HISTORY },
-        power: assumed.power,
+        clumpiness: clumpiness.unwrap_or(CLUMPINESS_WITHOUT_HISTORY),
+        quorum: if clumpiness.is_some() { QUORUM } else { QUORUM_WITHOUT_HISTORY },
         poll_seconds: poll.as_secs_f64(),
         ..Planned::new(traffic, rate, limit)
     }

@@ -17,8 +17,8 @@ use crate::ports::{MetricsError, MetricsSource, Series};
 use crate::sim::course::Stand;
 use crate::spec::plan::{Analysis, Measurement, Plan};
 use crate::stats::clumpiness::{DesignEffect, Split, block_polls};
-use crate::stats::{Arm, Family, Histogram, Window, clopper_pearson};
-use crate::units::{AnalysisName, Millis, RegionName, Timestamp};
+use crate::stats::{Arm, Family, FanoLive, Histogram, Window, clopper_pearson};
+use crate::units::{AnalysisName, Millis, RegionName, Timestamp, Weight};
 
 /// Requests after which the edge is chosen at which slow requests are counted.
 const REQUESTS_BEFORE_EDGE: f64 = 1_000.0;
@@ -31,7 +31,8 @@ pub struct Halves {
 }
 
 struct Drawn {
-    random: Pcg64Mcg,
+    /// None: all of it is stable's.
+    random: Option<Pcg64Mcg>,
     is_canary: BTreeMap<String, bool>,
 }
 
@@ -46,7 +47,16 @@ impl Halves {
     /// The same seed draws the same.
     #[must_use]
     pub fn new(seed: u64) -> Arc<Self> {
-        let random = Pcg64Mcg::seed_from_u64(seed);
+        Self::drawing(Some(Pcg64Mcg::seed_from_u64(seed)))
+    }
+
+    /// No halves: stable as a whole, and nothing beside it.
+    #[must_use]
+    pub fn none() -> Arc<Self> {
+        Self::drawing(None)
+    }
+
+    fn drawing(random: Option<Pcg64Mcg>) -> Arc<Self> {
         Arc::new(Self { drawn: Mutex::new(Drawn { random, is_canary: BTreeMap::new() }) })
     }
 
@@ -69,13 +79,14 @@ impl Halves {
 
 impl Drawn {
     fn draw(&mut self, instances: BTreeSet<&str>) {
+        let Some(random) = &mut self.random else { return };
         let mut new: Vec<&str> =
             instances.into_iter().filter(|it| !self.is_canary.contains_key(*it)).collect();
-        new.shuffle(&mut self.random);
+        new.shuffle(random);
         for instance in new {
             let canary = self.is_canary.values().filter(|is_canary| **is_canary).count();
             let stable = self.is_canary.len() - canary;
-            let joins = if canary == stable { self.random.random() } else { canary < stable };
+            let joins = if canary == stable { random.random() } else { canary < stable };
             self.is_canary.insert(instance.to_owned(), joins);
         }
     }
@@ -99,12 +110,16 @@ impl MetricsSource for Half {
         at: Timestamp,
     ) -> Result<Vec<Series>, MetricsError> {
         let mut all = self.source.raw(selector, after, at).await?;
+        let mut drawn = self.halves.drawn.lock().await;
+        if drawn.random.is_none() {
+            all.retain(|_| !self.is_canary);
+            return Ok(all);
+        }
         let Some(instances) = all.iter().map(instance).collect::<Option<BTreeSet<_>>>() else {
             let what = "stable's series say neither `pod` nor `instance`: they cannot be split";
             let (source_name, what) = (self.describe(), what.to_owned());
             return Err(MetricsError { source_name, what, misconfigured: true });
         };
-        let mut drawn = self.halves.drawn.lock().await;
         drawn.draw(instances);
         let own = |series: &Series| {
             instance(series).and_then(|it| drawn.is_canary.get(it)) == Some(&self.is_canary)
@@ -178,7 +193,10 @@ pub struct Clumpiness {
 struct Estimate {
     effect: DesignEffect,
     split: Split,
-    /// For latency: what was seen, and the edge beyond which requests are slow.
+    /// Where there is nothing to split: from how much neighbouring looks differ.
+    whole: FanoLive,
+    is_split: bool,
+    /// For latency: all that was seen, and the edge beyond which requests are slow.
     seen: Histogram,
     edge: Option<f64>,
     total: Arm,
@@ -194,10 +212,15 @@ pub struct Known {
     pub region: RegionName,
     /// How many events make one independent fact, at least 1.
     pub clumpiness: f64,
+    /// From halves of stable; otherwise from neighbouring looks, which takes changes of the rate for clumps as well.
+    pub is_split: bool,
     /// Share of events (of slow requests, for a latency).
     pub rate: f64,
     /// Requests per second.
     pub requests_per_second: f64,
+    /// For a latency: all requests by how long they took.
+    #[serde(skip)]
+    pub times: Histogram,
 }
 
 impl Clumpiness {
@@ -237,9 +260,11 @@ impl Clumpiness {
             Some(Known {
                 analysis: analysis.clone(),
                 region: region.clone(),
-                clumpiness: it.effect.clumpiness(),
+                clumpiness: it.clumpiness(),
+                is_split: it.is_split,
                 rate,
                 requests_per_second: it.total.requests / it.seconds.max(f64::MIN_POSITIVE),
+                times: it.seen.clone(),
             })
         };
         self.estimates.iter().filter_map(known).collect()
@@ -251,6 +276,8 @@ impl Estimate {
         Self {
             effect: DesignEffect::new(Family::Bernoulli, 1.0, block_polls(poll_seconds)),
             split: Split::default(),
+            whole: FanoLive::new(Family::Bernoulli),
+            is_split: false,
             seen: Histogram::default(),
             edge: None,
             total: Arm::EMPTY,
@@ -261,11 +288,18 @@ impl Estimate {
     fn observe(&mut self, measured: &Measured, quantile: f64, seconds: f64) {
         let Some((canary, stable)) = self.arms(measured, quantile) else { return };
         self.effect.observe(&mut self.split, &Window::new(canary, stable, seconds));
-        for arm in [canary, stable] {
-            self.total =
-                Arm::new(self.total.events + arm.events, self.total.requests + arm.requests);
-        }
+        self.is_split |= canary.requests > 0.0;
+        let sum = |one: Arm, other: Arm| {
+            Arm::new(one.events + other.events, one.requests + other.requests)
+        };
+        let both = sum(canary, stable);
+        self.whole.observe(both, seconds);
+        self.total = sum(self.total, both);
         self.seconds += seconds;
+    }
+
+    fn clumpiness(&self) -> f64 {
+        if self.is_split { self.effect.clumpiness() } else { self.whole.estimate() }
     }
 
     fn arms(&mut self, measured: &Measured, quantile: f64) -> Option<(Arm, Arm)> {
@@ -274,9 +308,7 @@ impl Estimate {
                 Some((Arm::new(canary.bad, canary.total), Arm::new(stable.bad, stable.total)))
             }
             Measured::Histogram { bounds, canary, stable } => {
-                if self.edge.is_none() {
-                    self.see(bounds, [canary, stable], quantile);
-                }
+                self.see(bounds, [canary, stable], quantile);
                 let edge = self.edge?;
                 let slow = |arm: &ArmHistogram| {
                     let index = bounds.iter().position(|bound| *bound == edge)?;
@@ -297,10 +329,35 @@ impl Estimate {
             let sums = self.seen.cumulative.iter_mut().zip(&arm.cumulative);
             sums.for_each(|(sum, count)| *sum += count);
         }
-        if self.seen.total >= REQUESTS_BEFORE_EDGE {
+        if self.edge.is_none() && self.seen.total >= REQUESTS_BEFORE_EDGE {
             self.edge = self.seen.edge_nearest(quantile);
         }
     }
+}
+
+/// What stable was like: looks at it from `from` on, without any rollout. Canary's `weight` says which part is its.
+///
+/// # Errors
+/// The past cannot be read.
+pub async fn survey(
+    past: &mut dyn Past,
+    plan: &Plan,
+    weight: Weight,
+    (from, step): (Timestamp, Millis),
+    each: &mut (dyn FnMut(Timestamp) + Send),
+) -> Result<Vec<Known>, MetricsError> {
+    let stand = Stand { weight, since: from, not_before: from };
+    let stands = plan.regions.keys().map(|name| (name.clone(), stand)).collect();
+    let analyses: Vec<Analysis> = plan.analyses.values().cloned().collect();
+    let mut clumpiness = Clumpiness::new(step);
+    let mut now = from;
+    past.begin();
+    while let Some(at) = past.next(now) {
+        clumpiness.observe(&analyses, &past.look(at, &stands, &analyses).await?);
+        each(at);
+        now = at;
+    }
+    Ok(clumpiness.known())
 }
 
 /// A past of two halves, which are drawn anew for every rollout.

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
+use std::sync::LazyLock;
 
 use rand::SeedableRng;
 use rand_distr::{Binomial, Distribution, Poisson};
@@ -11,8 +12,11 @@ use serde_json::Value;
 
 use crate::parts::prometheus::Prometheus;
 
-/// Begin of the past, in seconds since 1970: 2026-11-01T08:00:00Z.
-const BEGIN: u64 = 1_793_520_000;
+/// Begin of the past, in seconds since 1970: its end is a minute ago.
+static BEGIN: LazyLock<u64> = LazyLock::new(|| {
+    let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap();
+    now / 60 * 60 - HOURS * HOUR - 60
+});
 const HOUR: u64 = 3_600;
 const STEP: u64 = 15;
 /// In these hours after the begin one request of twenty fails on the canary.
@@ -85,7 +89,8 @@ fn pipeline(margin: &str) -> String {
 }
 
 fn time(hours: u64) -> String {
-    format!("2026-11-01T{:02}:00:00Z", 8 + hours)
+    let seconds = i64::try_from(*BEGIN + hours * HOUR).unwrap();
+    jiff::Timestamp::from_second(seconds).unwrap().to_string()
 }
 
 /// Counters of four instances of v1 and one of v2: 100 requests a second on each, of which one in a thousand fails.
@@ -114,7 +119,7 @@ fn past() -> String {
                     *sum += new;
                 }
                 for (line, sum) in lines.iter_mut().zip(sums) {
-                    *line += &format!(" {sum} {}\n", BEGIN + step * STEP);
+                    *line += &format!(" {sum} {}\n", *BEGIN + step * STEP);
                 }
             }
             let names = [
@@ -173,7 +178,7 @@ fn incident(fleet: &Fleet) {
     let rollouts = said["policies"][0]["rollouts"].as_array().unwrap();
     let back: Vec<_> = rollouts.iter().filter(|it| it["end"] == "rolled_back").collect();
     let first = back[0]["ended"].as_u64().unwrap() / 1_000;
-    let begin = BEGIN + INCIDENT.start * HOUR;
+    let begin = *BEGIN + INCIDENT.start * HOUR;
     assert!((begin..begin + 120).contains(&first), "{} s after it began", first - begin);
     let why = back[0]["why"].as_str().unwrap();
     assert!(why.contains("error_rate_increase < 0.5%") && why.contains("first.yaml:7"), "{why}");
@@ -218,7 +223,30 @@ fn against_itself(fleet: &Fleet) {
 }
 
 fn beforehand(fleet: &Fleet) {
-    let _ = fleet;
+    let of = ["plan", "pipelines/first.yaml", "--from-prometheus", "10h"];
+    let ended = fleet.tidegate(&[&of[..], &["--stable-version", "v1", "-o", "json"]].concat());
+    assert_eq!(ended.code, Some(0), "{}", ended.errors);
+    let said: Value = serde_json::from_str(&ended.out).unwrap();
+    let known = said["measured"].as_array().unwrap();
+    assert_eq!(known.len(), 2, "{known:?}");
+    assert!(known.iter().all(|it| it["is_split"] == true), "{known:?}");
+    let stage = &said["stages"][0];
+    let canary = stage["canary_requests_per_second"].as_f64().unwrap();
+    assert!((19.5..20.5).contains(&canary), "{canary}");
+    for forecast in stage["forecasts"].as_array().unwrap() {
+        assert!(forecast["assumed"].is_null(), "measured, not assumed: {forecast}");
+        assert_eq!(forecast["in_time"], true, "{forecast}");
+    }
+    let rate = stage["forecasts"][0]["stable_rate"].as_f64().unwrap();
+    assert!((0.0009..0.0011).contains(&rate), "{rate}");
+
+    // One instance cannot be split.
+    let single = fleet.tidegate(&[&of[..], &["--stable-version", "v2"]].concat());
+    assert_eq!(single.code, Some(0), "{}", single.errors);
+    assert!(single.out.contains("neighbouring looks"), "{}", single.out);
+    let nobody = fleet.tidegate(&[&of[..], &["--stable-version", "v9"]].concat());
+    assert_eq!(nobody.code, Some(1), "{}", nobody.out);
+    assert!(nobody.errors.contains("stable had no requests"), "{}", nobody.errors);
 }
 
 fn refusals(fleet: &Fleet) {

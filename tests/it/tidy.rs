@@ -24,6 +24,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("load_balancer", &["ports", "spec", "units"]),
     // What a poll measured is the engine's type: the judge says what it needs.
     ("metrics", &["ports", "engine::poll", "spec", "units"]),
+    // A rollout of the simulator on numbers that were measured.
+    ("replay", &["ports", "sim", "engine", "spec", "stats", "units", "metrics::meter"]),
     ("store", &["ports", "engine", "units"]),
     // A probe is an HTTP request like those to a metrics source.
     ("regions", &["ports", "spec", "units", "metrics::http"]),
