@@ -13,8 +13,9 @@ test: ## everything: missing parts, lints, unit, integration and documentation t
 lint: ## format, clippy, documentation
 	@scripts/timed lint
 
-bench: ## what an update of the statistics costs, and a rank test beside it
+bench: ## what judging and keeping costs, beside a rank test and the machine's own disk
 	cargo bench --locked --no-default-features --bench stats
+	cargo bench --locked --bench store
 
 simulate: ## seeded rollouts with faults over the engine
 	cargo test --release --locked --no-default-features --lib -- sim:: --nocapture

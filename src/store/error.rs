@@ -28,6 +28,17 @@ pub enum Error {
         /// The newest record in the state.
         state: Seq,
     },
+    /// The state was made from a later journal.
+    #[error(
+        "the journal's file is number {journal}, but the state was made from number {state}: restore journal and state \
+         from the same backup, or move the folder `state` away to go by the journal alone"
+    )]
+    OlderJournal {
+        /// The newest file of the journal.
+        journal: u64,
+        /// The file that the state stands in.
+        state: u64,
+    },
     /// The state was made from another journal.
     #[error(
         "record {seq} of the journal is not the one that the state was made from: restore journal and state from the \

@@ -179,7 +179,12 @@ pub struct Frames<R> {
 impl<R: Read> Frames<R> {
     /// Reads a journal from its first byte.
     pub fn new(reader: R) -> Self {
-        Self { reader, head: Head::default(), valid_bytes: 0, torn_bytes: 0, ended: false }
+        Self::after(reader, Head::default())
+    }
+
+    /// Reads on behind the record `head`; bytes are counted from there.
+    pub fn after(reader: R, head: Head) -> Self {
+        Self { reader, head, valid_bytes: 0, torn_bytes: 0, ended: false }
     }
 
     /// The newest record that was read.

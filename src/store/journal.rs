@@ -6,10 +6,24 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use super::compact::{Compacted, Old};
 use super::frame::{Frame, Frames, Head};
+use super::record::Entry;
 
-/// The first file, and for now the only one. Later ones will count on.
-const FILE_NAME: &str = "00000001.log";
+/// A place in the journal: which file, and which record of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The number of the file, from 1: each compaction makes the next one.
+    pub generation: u64,
+    /// The record.
+    pub head: Head,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { generation: 1, head: Head::default() }
+    }
+}
 
 /// Brings a file's bytes to the disk.
 type Sync = dyn FnMut(&File) -> io::Result<()> + Send;
@@ -37,10 +51,14 @@ fn end_process(message: &str) {
 
 /// The open journal; the one writer of its file.
 pub struct Journal {
+    directory: PathBuf,
+    generation: u64,
     file: File,
     path: PathBuf,
     head: Head,
     length: u64,
+    /// Bytes of it that the last compaction left.
+    compacted_bytes: u64,
     hooks: Hooks,
     stopped: bool,
 }
@@ -49,15 +67,86 @@ impl Journal {
     /// Opens or creates the journal in `directory`, without reading it yet.
     pub fn open(directory: &Path, mut hooks: Hooks) -> Result<Self, Error> {
         make_directory(directory)?;
-        refuse_strangers(directory)?;
-        let path = directory.join(FILE_NAME);
+        let generation = newest(directory)?;
+        let path = directory.join(file_name(generation));
         let mut options = OpenOptions::new();
         options.create(true).read(true).write(true).truncate(false).mode(0o600);
         let file = options.open(&path).map_err(Error::file("open", &path))?;
         // What a killed process wrote may be readable and not on disk; it must be before it is acted on.
         (hooks.sync)(&file).map_err(Error::file("sync", &path))?;
         sync_directory(directory)?;
-        Ok(Self { file, path, head: Head::default(), length: 0, hooks, stopped: false })
+        Ok(Self {
+            directory: directory.to_owned(),
+            generation,
+            file,
+            path,
+            head: Head::default(),
+            length: 0,
+            compacted_bytes: 0,
+            hooks,
+            stopped: false,
+        })
+    }
+
+    /// Where the file before this one ended, and the record of this one that stands for the same; none in the first file.
+    ///
+    /// # Errors
+    /// The file is damaged, or a later one without a mark.
+    pub fn mark(&mut self) -> Result<Option<(Place, Head)>, Error> {
+        if self.generation == 1 {
+            return Ok(None);
+        }
+        let mut frames = self.frames()?;
+        while let Some(frame) = frames.next().map_err(|source| self.damage(source))? {
+            if let Entry::Mark(of) = Entry::decode(frame.head.seq, &frame.payload)? {
+                self.compacted_bytes = frames.valid_bytes();
+                return Ok(Some((of, frame.head)));
+            }
+        }
+        Err(Error::Broken(format!("{} has no mark of a compaction", self.path.display())))
+    }
+
+    /// What the journal has so far, for a compaction.
+    #[must_use]
+    pub fn old(&self) -> Old {
+        Old { path: self.path.clone(), head: self.head, bytes: self.length }
+    }
+
+    /// Where the next compaction writes.
+    #[must_use]
+    pub fn next_path(&self) -> PathBuf {
+        self.directory.join(format!("{}.new", file_name(self.generation + 1)))
+    }
+
+    /// Bytes since the last compaction, and those that it left.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.length.saturating_sub(self.compacted_bytes), self.compacted_bytes)
+    }
+
+    /// Takes a compacted file for its own. What fails before it is in place leaves everything as it was.
+    pub fn go_on_in(&mut self, mut compacted: Compacted) -> Result<(), Error> {
+        if let Err(error) = compacted.complete(&self.old(), self.place()) {
+            compacted.discard();
+            return Err(error);
+        }
+        let path = self.directory.join(file_name(self.generation + 1));
+        if let Err(source) = fs::rename(&compacted.path, &path) {
+            compacted.discard();
+            return Err(Error::file("rename to", &path)(source));
+        }
+        if let Err(error) = sync_directory(&self.directory) {
+            self.stop(&format!("it is unknown which journal is on disk: {}", error.chain()));
+            return Err(error);
+        }
+        let old = std::mem::replace(&mut self.path, path);
+        (self.file, self.head, self.generation) =
+            (compacted.file, compacted.head, self.generation + 1);
+        self.length = self.file.stream_position().map_err(Error::file("seek in", &self.path))?;
+        self.compacted_bytes = self.length;
+        // One that stays is removed at the next start.
+        let _ = fs::remove_file(old);
+        Ok(())
     }
 
     /// Reads every record in order. Nothing may be written before it has ended well.
@@ -86,12 +175,18 @@ impl Journal {
         self.file.set_len(self.length).map_err(Error::file("cut", &self.path))?;
         (self.hooks.sync)(&self.file).map_err(Error::file("sync", &self.path))?;
         self.file.seek(SeekFrom::Start(self.length)).map_err(Error::file("seek in", &self.path))?;
-        Ok(())
+        remove_others(&self.directory, self.generation)
     }
 
     /// The newest record.
     pub fn head(&self) -> Head {
         self.head
+    }
+
+    /// The newest record, and which file it is in.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { generation: self.generation, head: self.head }
     }
 
     /// The journal's file.
@@ -173,16 +268,45 @@ pub fn sync_directory(path: &Path) -> Result<(), Error> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(Error::file("sync", path))
 }
 
-/// A second file would hold records that this version does not know to read.
-fn refuse_strangers(directory: &Path) -> Result<(), Error> {
-    for entry in fs::read_dir(directory).map_err(Error::file("list", directory))? {
-        let entry = entry.map_err(Error::file("list", directory))?;
-        let is_log = entry.path().extension().is_some_and(|extension| extension == "log");
-        if is_log && entry.file_name() != FILE_NAME {
-            return Err(Error::Stranger(entry.path()));
+fn file_name(generation: u64) -> String {
+    format!("{generation:08}.log")
+}
+
+/// The number of a journal's file; none for another file.
+fn generation(path: &Path) -> Option<u64> {
+    let number = path.file_name()?.to_str()?.strip_suffix(".log")?;
+    let is_number = number.len() >= 8 && number.bytes().all(|byte| byte.is_ascii_digit());
+    number.parse().ok().filter(|number| is_number && *number > 0)
+}
+
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let listed = fs::read_dir(directory).map_err(Error::file("list", directory))?;
+    listed.map(|entry| Ok(entry.map_err(Error::file("list", directory))?.path())).collect()
+}
+
+/// The newest file: a compacted one is put in place only when all of it is on disk.
+fn newest(directory: &Path) -> Result<u64, Error> {
+    let mut newest = 1;
+    for path in entries(directory)? {
+        let is_log = path.extension().is_some_and(|extension| extension == "log");
+        match generation(&path) {
+            Some(found) => newest = newest.max(found),
+            None if is_log => return Err(Error::Stranger(path)),
+            None => {}
         }
     }
-    Ok(())
+    Ok(newest)
+}
+
+/// Removes files that this one took the place of, and compactions that did not come to their end.
+fn remove_others(directory: &Path, current: u64) -> Result<(), Error> {
+    for path in entries(directory)? {
+        let is_new = path.extension().is_some_and(|extension| extension == "new");
+        if is_new || generation(&path).is_some_and(|found| found < current) {
+            fs::remove_file(&path).map_err(Error::file("remove", &path))?;
+        }
+    }
+    sync_directory(directory)
 }
 
 #[cfg(test)]
@@ -257,9 +381,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_a_later_version_is_refused() {
+    fn strange_files_are_refused_and_one_without_a_mark_is_no_later_journal() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("00000002.log"), "").unwrap();
+        let mut journal = Journal::open(directory.path(), Hooks::default()).unwrap();
+        assert!(matches!(journal.mark(), Err(Error::Broken(_))));
+        fs::write(directory.path().join("copy.log"), "").unwrap();
         assert!(matches!(
             Journal::open(directory.path(), Hooks::default()),
             Err(Error::Stranger(_))

@@ -1,7 +1,7 @@
 //! The journal, and sled as the state that everything reads.
 //!
 //! ```text
-//! append → writer thread → journal/00000001.log (synced) → state/ (sled) → acknowledged
+//! append → writer thread → journal/0000000N.log (synced) → state/ (sled) → acknowledged
 //! ```
 //!
 //! * What is acknowledged is in the journal and on disk. sled does not sync when it says so, and is therefore never
@@ -11,6 +11,7 @@
 //! * One process per state directory, one thread that writes; readers see all of an append or nothing of it.
 
 mod chunks;
+mod compact;
 mod error;
 mod frame;
 mod journal;
@@ -22,7 +23,7 @@ mod verify;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
@@ -36,9 +37,10 @@ use crate::engine::rollout::Rollout;
 use crate::engine::service::ServiceState;
 use crate::ports::{Checkpoint, JournalError};
 use crate::units::{RolloutId, Seq, ServiceName};
-use journal::{Hooks, Journal};
+use frame::Head;
+use journal::{Hooks, Journal, Place};
 use lock::Lock;
-use record::Record;
+use record::{Entry, Record};
 use state::{Changes, State};
 use writer::Request;
 
@@ -46,6 +48,8 @@ use writer::Request;
 const QUEUE_REQUESTS_MAX: usize = 256;
 /// Bytes of records that are replayed in one transaction, about.
 const REPLAY_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes after which the journal is compacted, if it has as many again as the last time left.
+const COMPACT_BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// Broken states that are kept aside.
 const BROKEN_STATES_MAX: u32 = 100;
 
@@ -54,7 +58,6 @@ const BROKEN_STATES_MAX: u32 = 100;
 /// Dropping it waits for what is being written. An append whose caller went away is written all the same.
 pub struct Store {
     shared: Arc<Shared>,
-    journal_path: PathBuf,
     requests: Option<mpsc::Sender<Request>>,
     writer: Option<JoinHandle<()>>,
 }
@@ -62,6 +65,8 @@ pub struct Store {
 /// What readers and the writer share.
 struct Shared {
     state: State,
+    /// The journal's file; a compaction puts another one in its place.
+    journal: RwLock<PathBuf>,
     // After the state, so that it is closed before the next process may open it.
     _lock: Lock,
 }
@@ -71,27 +76,50 @@ impl Store {
     ///
     /// Reads all of both; blocks. Refused: a directory in use, a damaged journal, one that lost its end.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_compacting(path, COMPACT_BYTES_MIN)
+    }
+
+    /// The same, compacting whenever so many bytes came since the last time, and as many as that left.
+    pub fn open_compacting(path: &Path, bytes_min: u64) -> Result<Self, Error> {
         journal::make_directory(path)?;
         let lock = Lock::take(path)?;
         let mut journal = Journal::open(&path.join("journal"), Hooks::default())?;
         let state = open_state(path)?;
+        let state = with_journal(path, state, &mut journal)?;
         catch_up(&mut journal, &state)?;
-        let shared = Arc::new(Shared { state, _lock: lock });
-        let journal_path = journal.path().to_owned();
+        let journal_path = RwLock::new(journal.path().to_owned());
+        let shared = Arc::new(Shared { state, journal: journal_path, _lock: lock });
         let (requests, receiver) = mpsc::channel(QUEUE_REQUESTS_MAX);
         let writer_shared = shared.clone();
         let writer = std::thread::Builder::new()
             .name("journal".to_owned())
-            .spawn(move || writer::run(receiver, journal, writer_shared))
+            .spawn(move || writer::run(receiver, journal, writer_shared, bytes_min))
             .map_err(Error::file("start a thread for", path))?;
-        Ok(Self { shared, journal_path, requests: Some(requests), writer: Some(writer) })
+        Ok(Self { shared, requests: Some(requests), writer: Some(writer) })
     }
 
     /// Every difference between the state and the fold of the journal from its first record; none when all is well.
     ///
     /// Blocks, and holds every service and rollout in memory.
     pub fn verify(&self) -> Result<Vec<String>, Error> {
-        verify::differences(&self.shared.state, &self.journal_path)
+        let path = self.shared.journal.read().map_err(|_| Error::Stopped)?.clone();
+        verify::differences(&self.shared.state, &path)
+    }
+
+    /// Rewrites the journal without checkpoints that newer ones replaced; waits until that is done.
+    pub async fn compact(&self) -> Result<(), JournalError> {
+        let ended = || JournalError::Failed(Error::Stopped.to_string());
+        let (reply, answer) = oneshot::channel();
+        let requests = self.requests.as_ref().ok_or_else(ended)?;
+        requests.send(Request::Compact { reply }).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    /// Bytes on disk: the journal's, and the state's.
+    pub fn bytes(&self) -> Result<(u64, u64), Error> {
+        let path = self.shared.journal.read().map_err(|_| Error::Stopped)?.clone();
+        let journal = std::fs::metadata(&path).map_err(Error::file("look at", &path))?.len();
+        Ok((journal, self.shared.state.bytes()?))
     }
 
     async fn read<T: Send + 'static>(
@@ -147,6 +175,38 @@ fn open_state(path: &Path) -> Result<State, Error> {
     State::open(&state_path)
 }
 
+/// The state, standing in the journal's newest file. One that stands in the file before, at its end, moves over; one that
+/// lost that end is made anew.
+fn with_journal(path: &Path, state: State, journal: &mut Journal) -> Result<State, Error> {
+    let mark = journal.mark()?;
+    let (known, here) = (state.place(), journal.place().generation);
+    if known.generation == here {
+        return Ok(state);
+    }
+    if known.generation > here {
+        return Err(Error::OlderJournal { journal: here, state: known.generation });
+    }
+    let is_new = known.head.seq == Seq::default();
+    match mark {
+        Some((of, head)) if of == known => {
+            state.move_to(Place { generation: here, head })?;
+            return Ok(state);
+        }
+        _ if is_new => {
+            state.move_to(Place { generation: here, head: Head::default() })?;
+            return Ok(state);
+        }
+        _ => {}
+    }
+    tracing::warn!("state lost its newest records: to be made anew from the journal");
+    drop(state);
+    let state_path = path.join("state");
+    std::fs::remove_dir_all(&state_path).map_err(Error::file("remove", &state_path))?;
+    let state = State::open(&state_path)?;
+    state.move_to(Place { generation: here, head: Head::default() })?;
+    Ok(state)
+}
+
 /// The disk's or its owner's fault, which a new state would meet as well.
 fn is_environment(error: &Error) -> bool {
     use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
@@ -157,7 +217,7 @@ fn is_environment(error: &Error) -> bool {
 
 /// Checks the whole journal, replays what the state does not have, and cuts a torn end.
 fn catch_up(journal: &mut Journal, state: &State) -> Result<(), Error> {
-    let known = state.head();
+    let known = state.place().head;
     let (mut changes, mut bytes, mut replayed) = (Changes::default(), 0, 0u64);
     journal.replay(|frame| {
         if frame.head.seq == known.seq && frame.head.hash != known.hash {
@@ -166,8 +226,10 @@ fn catch_up(journal: &mut Journal, state: &State) -> Result<(), Error> {
         if frame.head.seq <= known.seq {
             return Ok(());
         }
-        let record = Record::decode(frame.head.seq, &frame.payload)?;
-        state.stage(&mut changes, frame.head, &record)?;
+        match Entry::decode(frame.head.seq, &frame.payload)? {
+            Entry::Record(record) => state.stage(&mut changes, frame.head, &record)?,
+            Entry::Mark(_) => changes.advance(frame.head),
+        }
         (bytes, replayed) = (bytes + frame.payload.len(), replayed + 1);
         if bytes >= REPLAY_BYTES_MAX {
             state.apply(&std::mem::take(&mut changes))?;
@@ -206,7 +268,10 @@ impl crate::ports::Journal for Store {
         }
         let (reply, answer) = oneshot::channel();
         let requests = self.requests.as_ref().ok_or_else(ended)?;
-        requests.send(Request { record, payload, reply }).await.map_err(|_| ended())?;
+        requests
+            .send(Request::Append { record: Box::new(record), payload, reply })
+            .await
+            .map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
     }
 

@@ -5,14 +5,18 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::frame::{Hash, Head};
+use super::journal::Place;
 use crate::engine::event::{Event, Fact};
 use crate::engine::rollout::Rollout;
 use crate::engine::service::ServiceState;
 use crate::ports::Checkpoint;
 use crate::units::{RolloutId, Seq, ServiceName};
 
-/// Version of the records that this code writes and reads.
+/// Version of the records that this code writes.
 const VERSION: u32 = 1;
+/// Version of what only a compacted journal has: a mark, and records that come after others were left out.
+const VERSION_COMPACTED: u32 = 2;
 
 /// One append: facts of one service, and perhaps a checkpoint of one of its rollouts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,15 +29,67 @@ pub struct Record {
     pub stream_seq: Seq,
     /// What happened; may be empty when there is a checkpoint.
     pub facts: Vec<Fact>,
+    /// Sequences before it that were left out: checkpoints that newer ones replaced.
+    #[serde(default, skip_serializing_if = "is_none")]
+    skips: u64,
     /// Replaces the rollout's checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Checkpoint>,
 }
 
-/// Only the version, read before anything else.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_none(skips: &u64) -> bool {
+    *skips == 0
+}
+
+/// One entry of the journal.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Entry {
+    /// An append.
+    Record(Box<Record>),
+    /// All before this entry is what another file held up to there.
+    Mark(Place),
+}
+
+/// Version and mark, read before anything else.
 #[derive(Deserialize)]
 struct Versioned {
     v: u32,
+    compacted: Option<Mark>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Marked {
+    v: u32,
+    compacted: Mark,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Mark {
+    generation: u64,
+    seq: Seq,
+    hash: Hash,
+}
+
+impl Entry {
+    /// The bytes of a mark.
+    pub fn mark(Place { generation, head }: Place) -> Result<Vec<u8>, serde_json::Error> {
+        let compacted = Mark { generation, seq: head.seq, hash: head.hash };
+        serde_json::to_vec(&Marked { v: VERSION_COMPACTED, compacted })
+    }
+
+    /// Reads an entry of the journal; `seq` is its place there, for the message.
+    pub fn decode(seq: Seq, bytes: &[u8]) -> Result<Self, Error> {
+        let fail = |source| Error::Record { seq, source };
+        let Versioned { v: version, compacted } = serde_json::from_slice(bytes).map_err(fail)?;
+        if !(VERSION..=VERSION_COMPACTED).contains(&version) {
+            return Err(Error::Version { seq, version, known: VERSION_COMPACTED });
+        }
+        if let Some(Mark { generation, seq, hash }) = compacted {
+            return Ok(Self::Mark(Place { generation, head: Head { seq, hash } }));
+        }
+        serde_json::from_slice(bytes).map(|record| Self::Record(Box::new(record))).map_err(fail)
+    }
 }
 
 impl Record {
@@ -51,6 +107,7 @@ impl Record {
             service: service.clone(),
             stream_seq: Seq(expected.0.saturating_add(steps)),
             facts: facts.to_vec(),
+            skips: 0,
             checkpoint: checkpoint.cloned(),
         }
     }
@@ -58,12 +115,31 @@ impl Record {
     /// The stream's sequence before this record.
     #[must_use]
     pub fn expected(&self) -> Seq {
-        Seq(self.stream_seq.0.saturating_sub(self.facts.len().max(1) as u64))
+        Seq(self.stream_seq.0.saturating_sub(self.steps()))
+    }
+
+    /// How many sequences of its stream it takes.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.facts.len().max(1) as u64 + self.skips
+    }
+
+    /// The same after so many sequences that were left out.
+    #[must_use]
+    pub fn after_skipping(self, skipped: u64) -> Self {
+        Self { v: VERSION_COMPACTED, skips: self.skips + skipped, ..self }
+    }
+
+    /// Nothing but so many sequences that were left out, up to `stream_seq`.
+    #[must_use]
+    pub fn skipping(service: ServiceName, stream_seq: Seq, skipped: u64) -> Self {
+        let (facts, checkpoint, skips) = (Vec::new(), None, skipped.saturating_sub(1));
+        Self { v: VERSION_COMPACTED, service, stream_seq, facts, skips, checkpoint }
     }
 
     /// Every fact with its sequence in the stream.
     pub fn numbered(&self) -> impl Iterator<Item = (Seq, &Fact)> {
-        let before = self.expected().0;
+        let before = self.stream_seq.0.saturating_sub(self.facts.len() as u64);
         self.facts.iter().zip(1..).map(move |(fact, index)| (Seq(before + index), fact))
     }
 
@@ -74,16 +150,6 @@ impl Record {
         let bytes = serde_json::to_vec(self)?;
         let kept = serde_json::from_slice(&bytes)?;
         Ok((bytes, kept))
-    }
-
-    /// Reads a record of the journal; `seq` is its place there, for the message.
-    pub fn decode(seq: Seq, bytes: &[u8]) -> Result<Self, Error> {
-        let fail = |source| Error::Record { seq, source };
-        let Versioned { v: version } = serde_json::from_slice(bytes).map_err(fail)?;
-        if version != VERSION {
-            return Err(Error::Version { seq, version, known: VERSION });
-        }
-        serde_json::from_slice(bytes).map_err(fail)
     }
 }
 

@@ -13,6 +13,7 @@ use sled::{Db, Tree};
 use super::Error;
 use super::chunks::{self, Writes};
 use super::frame::Head;
+use super::journal::Place;
 use super::meta::Meta;
 use super::record::{Folded, Record, fold};
 use crate::engine::event::Fact;
@@ -36,7 +37,7 @@ pub struct State {
     /// Readers see all of a write or nothing of it.
     current: RwLock<Meta>,
     // Last, so that the trees are dropped before it.
-    _database: Db,
+    database: Db,
 }
 
 /// A service as it is kept.
@@ -54,6 +55,13 @@ pub struct Changes {
     rollouts: BTreeMap<RolloutId, Rollout>,
     checkpoints: BTreeMap<RolloutId, Option<Checkpoint>>,
     facts: Vec<(ServiceName, Seq, Fact)>,
+}
+
+impl Changes {
+    /// An entry that changes nothing.
+    pub fn advance(&mut self, head: Head) {
+        self.head = Some(head);
+    }
 }
 
 impl State {
@@ -82,7 +90,7 @@ impl State {
             facts: database.open_tree("facts")?,
             meta,
             current: RwLock::new(current),
-            _database: database,
+            database: database,
         };
         let mut fingerprint = 0;
         for tree in [&state.services, &state.rollouts, &state.checkpoints, &state.facts] {
@@ -95,8 +103,22 @@ impl State {
     }
 
     /// The newest record in it.
-    pub fn head(&self) -> Head {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).head
+    pub fn place(&self) -> Place {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).place
+    }
+
+    /// It stands elsewhere from now on, where a journal says the same.
+    pub fn move_to(&self, place: Place) -> Result<(), Error> {
+        let mut current = self.current.write().map_err(|_| Error::Stopped)?;
+        let next = Meta { place, ..*current };
+        self.meta.insert(META_KEY, next.encode().as_slice())?;
+        *current = next;
+        Ok(())
+    }
+
+    /// Bytes that it takes on disk.
+    pub fn bytes(&self) -> Result<u64, Error> {
+        Ok(self.database.size_on_disk()?)
     }
 
     /// The sequence of a service's stream after `changes`; 0 for a new one.
@@ -155,7 +177,7 @@ impl State {
         let all = [services, rollouts, checkpoints, facts];
         let fingerprint =
             all.iter().fold(current.fingerprint, |sum, writes| sum ^ writes.fingerprint);
-        let next = Meta { head, fingerprint };
+        let next = Meta { place: Place { head, ..current.place }, fingerprint };
         self.commit(&all, &next)?;
         *current = next;
         Ok(())

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Error;
 use super::journal;
-use super::record::{Record, fold};
+use super::record::{Entry, Record, fold};
 use super::state::State;
 use crate::engine::rollout::Rollout;
 use crate::engine::service::ServiceState;
@@ -26,18 +26,20 @@ struct Expected {
 /// Facts written meanwhile may show as differences of the newest records.
 pub fn differences(state: &State, path: &Path) -> Result<Vec<String>, Error> {
     let (mut expected, mut found) = (Expected::default(), Vec::new());
-    let end = state.head();
+    let end = state.place().head;
     let damage = |source| Error::Journal { path: path.to_owned(), source };
     let mut frames = journal::read(path)?;
     while frames.head().seq < end.seq {
         let Some(frame) = frames.next().map_err(damage)? else { break };
-        let record = Record::decode(frame.head.seq, &frame.payload)?;
+        let Entry::Record(record) = Entry::decode(frame.head.seq, &frame.payload)? else {
+            continue;
+        };
         for (seq, fact) in record.numbered() {
             if state.fact(&record.service, seq)?.as_ref() != Some(fact) {
                 found.push(format!("fact {seq} of {} differs", record.service));
             }
         }
-        expected.take(frame.head.seq, record)?;
+        expected.take(frame.head.seq, *record)?;
     }
     if frames.head() != end {
         found.push(format!("the journal ends at {}, the state at {}", frames.head().seq, end.seq));

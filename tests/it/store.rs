@@ -363,13 +363,136 @@ fn appends_that_wait_together_all_come_through() {
     assert_eq!(store.verify().unwrap(), Vec::<String>::new());
 }
 
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            fs::copy(&from, &to).unwrap();
+        }
+    }
+}
+
+/// The journal's files.
+fn logs(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory.join("journal")).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_compacted_journal_holds_all_but_old_checkpoints() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut facts = filled(directory.path(), 40);
+    let name = service("web");
+    let id = RolloutId { service: name.clone(), number: 1 };
+    let store = Store::open(directory.path()).unwrap();
+    let (_, seq) = run(store.service(&name)).unwrap().unwrap();
+    // Checkpoints alone take a sequence each.
+    let newest = checkpoint(&name, 1, 20_000);
+    let seq = (0..5).fold(seq, |seq, _| append(&store, seq, &[], Some(&newest)).unwrap());
+    let before = store.bytes().unwrap().0;
+    for generation in 2..5 {
+        run(store.compact()).unwrap();
+        assert_eq!(logs(directory.path()), [format!("{generation:08}.log")]);
+        assert_holds(&store, &facts);
+    }
+    assert!(store.bytes().unwrap().0 < before / 2, "{:?} of {before}", store.bytes().unwrap());
+    let next = fact(900, &name, Some(1), polled(900));
+    append(&store, seq, std::slice::from_ref(&next), None).unwrap();
+    facts.push(next);
+    drop(store);
+    // From state and journal, and from the journal alone.
+    for is_lost in [false, true] {
+        if is_lost {
+            fs::remove_dir_all(directory.path().join("state")).unwrap();
+        }
+        let store = Store::open(directory.path()).unwrap();
+        assert_holds(&store, &facts);
+        assert_eq!(run(store.service(&name)).unwrap().unwrap().1, Seq(seq.0 + 1));
+        assert_eq!(run(store.rollout(&id)).unwrap().unwrap().1, Some(newest.clone()));
+    }
+}
+
+/// Every place at which a compaction may be cut short, by what it leaves on disk.
+#[test]
+fn a_compaction_cut_short_anywhere_loses_nothing() {
+    let origin = tempfile::tempdir().unwrap();
+    let facts = filled(origin.path(), 20);
+    let [old, older, new] = [0; 3].map(|_| tempfile::tempdir().unwrap());
+    copy(origin.path(), old.path());
+    let store = Store::open(older.path()).unwrap();
+    let seq = append(&store, Seq(0), &facts[..2], None).unwrap();
+    drop(store);
+    assert!(seq < Seq(20));
+    copy(origin.path(), new.path());
+    run(Store::open(new.path()).unwrap().compact()).unwrap();
+    let opened = |directory: &Path| {
+        let store = Store::open(directory).unwrap();
+        assert_holds(&store, &facts);
+        assert_eq!(logs(directory).len(), 1, "{:?}", logs(directory));
+    };
+
+    // Not all of the new file was written.
+    let cut = tempfile::tempdir().unwrap();
+    copy(old.path(), cut.path());
+    fs::write(cut.path().join("journal/00000002.log.new"), b"half").unwrap();
+    opened(cut.path());
+    // The new file is in place; the state did not move over, and the old file is still there.
+    let both = tempfile::tempdir().unwrap();
+    copy(old.path(), both.path());
+    copy(&new.path().join("journal"), &both.path().join("journal"));
+    opened(both.path());
+    // The state lost its end as well, or is gone.
+    for state in [Some(older.path()), None] {
+        let lost = tempfile::tempdir().unwrap();
+        copy(&new.path().join("journal"), &lost.path().join("journal"));
+        if let Some(state) = state {
+            copy(&state.join("state"), &lost.path().join("state"));
+        }
+        opened(lost.path());
+    }
+    // An old journal under a newer state has lost records.
+    let backwards = tempfile::tempdir().unwrap();
+    copy(&old.path().join("journal"), &backwards.path().join("journal"));
+    copy(&new.path().join("state"), &backwards.path().join("state"));
+    let refused = Store::open(backwards.path()).map(drop).unwrap_err();
+    assert!(matches!(refused, Error::OlderJournal { journal: 1, state: 2 }), "{refused}");
+}
+
+#[test]
+fn a_journal_of_many_checkpoints_stays_small() {
+    let directory = tempfile::tempdir().unwrap();
+    let name = service("web");
+    let store = Store::open_compacting(directory.path(), 1 << 20).unwrap();
+    let facts = vec![fact(1, &name, None, adopted()), fact(2, &name, Some(1), started(&name, 1))];
+    let mut seq = append(&store, Seq(0), &facts, None).unwrap();
+    let big = checkpoint(&name, 1, 50_000);
+    let mut highest = 0;
+    for _ in 0..400 {
+        seq = append(&store, seq, &[], Some(&big)).unwrap();
+        highest = highest.max(store.bytes().unwrap().0);
+    }
+    // 20 MB were written.
+    assert!(highest < 5 << 20, "{highest} bytes");
+    assert_holds(&store, &facts);
+    drop(store);
+    assert_holds(&Store::open(directory.path()).unwrap(), &facts);
+}
+
 const CHILD: &str = "TIDEGATE_TEST_STORE_DIRECTORY";
 
 /// Not a test by itself: appends until it is killed, and prints what was acknowledged.
 #[test]
 fn child_that_appends_until_it_is_killed() {
     let Some(path) = std::env::var_os(CHILD) else { return };
-    let store = Arc::new(Store::open(Path::new(&path)).unwrap());
+    // Compacting all the time.
+    let store = Arc::new(Store::open_compacting(Path::new(&path), 4_000).unwrap());
     run(async {
         let tasks: Vec<_> =
             (0..3).map(|number| tokio::spawn(append_for_ever(store.clone(), number))).collect();
