@@ -1,4 +1,5 @@
 //! What keeping costs: prints figures of one run, beside those of the machine. Machines are noisy; compare ratios.
+#![expect(clippy::unwrap_used, reason = "a bench that cannot go on ends")]
 
 use std::fs::File;
 use std::io::Write;
@@ -6,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate::engine::event::{Adopted, Event, Fact};
+use tidegate::engine::event::{Actor, Adopted, Event, Fact};
 use tidegate::ports::{Checkpoint, Journal};
 use tidegate::sim::sample;
 use tidegate::store::Store;
@@ -63,7 +64,12 @@ fn syncs_per_second() -> f64 {
 }
 
 fn adopted(service: &ServiceName) -> Fact {
-    let adopted = Adopted { version: "v1".parse().unwrap(), regions: [].into(), generation: None };
+    let adopted = Adopted {
+        version: "v1".parse().unwrap(),
+        regions: [].into(),
+        generation: None,
+        by: Actor { name: "bench".to_owned(), note: None },
+    };
     fact(service, None, Event::Adopted(adopted))
 }
 

@@ -14,6 +14,7 @@ use super::replay::ReplayArgs;
 use super::run::RunArgs;
 use super::simulate::SimulateArgs;
 use super::status::{HistoryArgs, StatusArgs};
+use super::store::{BackupArgs, ExportArgs, RestoreArgs, StoreArgs};
 
 /// Moves a service to a new version region by region: forward on evidence, back by itself.
 #[derive(Debug, Parser)]
@@ -79,6 +80,14 @@ pub(super) enum Command {
     Replay(ReplayArgs),
     /// How often each rule is wrong and how fast it is right, by simulation
     Simulate(SimulateArgs),
+    /// Look after the state directory
+    Store(StoreArgs),
+    /// Copy the journal, also while a rollout runs
+    Backup(BackupArgs),
+    /// Put a backup into an empty state directory
+    Restore(RestoreArgs),
+    /// Every fact as a line of JSON
+    Export(ExportArgs),
     /// What a diagnostic's code means
     Explain(ExplainArgs),
     /// The JSON Schema of a kind of file

@@ -21,6 +21,7 @@ mod run;
 mod session;
 mod simulate;
 mod status;
+mod store;
 mod summary;
 
 use std::process::ExitCode;
@@ -84,6 +85,10 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Command::Evidence(evidence) => judge::evidence(evidence).await,
         Command::Replay(replay) => replay::run(replay, format).await,
         Command::Simulate(simulate) => simulate::run(&simulate, format),
+        Command::Store(of) => store::store(of, format).await,
+        Command::Backup(backup) => store::backup(&backup, format),
+        Command::Restore(restore) => store::restore(&restore, format),
+        Command::Export(export) => store::export(&export),
         Command::Explain(explain) => reference::explain(&explain),
         Command::Schema(schema) => reference::schema(&schema),
         Command::Completions(completions) => Ok(reference::completions(&completions)),

@@ -133,7 +133,7 @@ impl Writer {
         for (service, (skipped, stream_seq)) in std::mem::take(&mut self.skipped) {
             self.write(&Record::skipping(service, stream_seq, skipped))?;
         }
-        let file = self.file.into_inner().map_err(|error| error.into_error());
+        let file = self.file.into_inner().map_err(std::io::IntoInnerError::into_error);
         Ok((file.map_err(Error::file("write", &self.path))?, self.head))
     }
 }

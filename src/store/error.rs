@@ -28,6 +28,12 @@ pub enum Error {
         /// The newest record in the state.
         state: Seq,
     },
+    /// There is something already where a journal was to be put.
+    #[error("{0} holds a journal already: nothing was changed")]
+    Occupied(PathBuf),
+    /// There is no journal to read.
+    #[error("there is no journal in {0}")]
+    NoJournal(PathBuf),
     /// The state was made from a later journal.
     #[error(
         "the journal's file is number {journal}, but the state was made from number {state}: restore journal and state \

@@ -249,6 +249,15 @@ pub fn read(path: &Path) -> Result<Frames<BufReader<File>>, Error> {
     Ok(Frames::new(BufReader::new(File::open(path).map_err(Error::file("open", path))?)))
 }
 
+/// The newest file of the journal in `directory`; none where there is no journal.
+pub fn newest_file(directory: &Path) -> Result<Option<PathBuf>, Error> {
+    if !directory.is_dir() {
+        return Ok(None);
+    }
+    let path = directory.join(file_name(newest(directory)?));
+    Ok(path.is_file().then_some(path))
+}
+
 /// Makes a directory that only its owner reads, and its entry durable.
 pub fn make_directory(path: &Path) -> Result<(), Error> {
     DirBuilder::new()

@@ -17,6 +17,7 @@ mod frame;
 mod journal;
 mod lock;
 mod meta;
+pub mod offline;
 mod record;
 mod state;
 mod verify;
@@ -157,22 +158,26 @@ fn open_state(path: &Path) -> Result<State, Error> {
         Err(error) if is_environment(&error) => return Err(error),
         Err(error) => error,
     };
+    let aside = move_aside(path, &error.chain())?;
+    tracing::warn!(
+        error = error.chain(), aside = %aside.display(),
+        "state is broken: moved aside, to be made anew from the journal"
+    );
+    State::open(&state_path)
+}
+
+/// Moves the state away, to where it can be looked at.
+fn move_aside(path: &Path, why: &str) -> Result<PathBuf, Error> {
+    let state_path = path.join("state");
     let free = (1..=BROKEN_STATES_MAX)
         .map(|number| path.join(format!("state.broken-{number}")))
         .find(|aside| !aside.exists())
         .ok_or_else(|| {
-            Error::Broken(format!(
-                "{}, and {BROKEN_STATES_MAX} are kept aside already",
-                error.chain()
-            ))
+            Error::Broken(format!("{why}, and {BROKEN_STATES_MAX} are kept aside already"))
         })?;
-    tracing::warn!(
-        error = error.chain(), aside = %free.display(),
-        "state is broken: moved aside, to be made anew from the journal"
-    );
     std::fs::rename(&state_path, &free).map_err(Error::file("move", &state_path))?;
     journal::sync_directory(path)?;
-    State::open(&state_path)
+    Ok(free)
 }
 
 /// The state, standing in the journal's newest file. One that stands in the file before, at its end, moves over; one that
@@ -200,9 +205,8 @@ fn with_journal(path: &Path, state: State, journal: &mut Journal) -> Result<Stat
     }
     tracing::warn!("state lost its newest records: to be made anew from the journal");
     drop(state);
-    let state_path = path.join("state");
-    std::fs::remove_dir_all(&state_path).map_err(Error::file("remove", &state_path))?;
-    let state = State::open(&state_path)?;
+    move_aside(path, "the state lost its newest records")?;
+    let state = State::open(&path.join("state"))?;
     state.move_to(Place { generation: here, head: Head::default() })?;
     Ok(state)
 }

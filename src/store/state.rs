@@ -90,7 +90,7 @@ impl State {
             facts: database.open_tree("facts")?,
             meta,
             current: RwLock::new(current),
-            database: database,
+            database,
         };
         let mut fingerprint = 0;
         for tree in [&state.services, &state.rollouts, &state.checkpoints, &state.facts] {

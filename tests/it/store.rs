@@ -465,6 +465,67 @@ fn a_compaction_cut_short_anywhere_loses_nothing() {
     assert!(matches!(refused, Error::OlderJournal { journal: 1, state: 2 }), "{refused}");
 }
 
+/// The real binary: what it printed, and how it ended.
+fn tidegate(arguments: &[&str]) -> (Option<i32>, String) {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_tidegate")).args(arguments).env("NO_COLOR", "1").output();
+    let output = output.unwrap();
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+    assert!(!text.contains("panicked"), "{text}");
+    (output.status.code(), text)
+}
+
+#[test]
+fn a_backup_taken_while_it_is_written_comes_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let facts = filled(directory.path(), 30);
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let state = path("");
+    // Somebody has it open, and compacts.
+    let store = Store::open(directory.path()).unwrap();
+    run(store.compact()).unwrap();
+    let (code, said) = tidegate(&["backup", &path("copy"), "--state", &state]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(tidegate(&["backup", &path("copy"), "--state", &state]).0, Some(1), "not over it");
+    let (code, said) = tidegate(&["store", "verify", "--state", &state]);
+    assert_eq!(code, Some(4), "{said}");
+    let (code, lines) = tidegate(&["export", "--state", &state]);
+    assert_eq!((code, lines.lines().count()), (Some(0), facts.len()), "{lines}");
+    let first: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(first["seq"], 1, "{first}");
+    drop(store);
+
+    assert_eq!(tidegate(&["restore", &path("copy"), "--verify"]).0, Some(0));
+    let (code, said) = tidegate(&["restore", &path("copy"), "--state", &path("new")]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_holds(&Store::open(Path::new(&path("new"))).unwrap(), &facts);
+    let (code, said) = tidegate(&["restore", &path("copy"), "--state", &path("new")]);
+    assert!(code == Some(1) && said.contains("holds a journal already"), "{said}");
+
+    for command in ["rebuild", "compact", "verify"] {
+        let (code, said) = tidegate(&["store", command, "--state", &path("new")]);
+        assert_eq!(code, Some(0), "{command}: {said}");
+        assert_holds(&Store::open(Path::new(&path("new"))).unwrap(), &facts);
+    }
+    let (code, said) = tidegate(&["store", "verify", "--state", &path("nowhere")]);
+    assert!(code == Some(1) && !Path::new(&path("nowhere")).exists(), "{said}");
+}
+
+#[test]
+fn a_damaged_journal_makes_no_backup() {
+    let directory = tempfile::tempdir().unwrap();
+    filled(directory.path(), 10);
+    let log = directory.path().join(LOG);
+    let mut bytes = fs::read(&log).unwrap();
+    bytes[200] ^= 1;
+    fs::write(&log, bytes).unwrap();
+    let to = directory.path().join("copy");
+    let state = directory.path().to_str().unwrap();
+    let (code, said) = tidegate(&["backup", to.to_str().unwrap(), "--state", state]);
+    assert!(code == Some(1) && said.contains("is damaged"), "{said}");
+    assert_eq!(logs(&to), Vec::<String>::new());
+}
+
 #[test]
 fn a_journal_of_many_checkpoints_stays_small() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,0 +1,123 @@
+//! Backups, and what else needs the journal alone: while somebody writes, or where the state is gone.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::frame::Frames;
+use super::journal::{make_directory, newest_file, sync_directory};
+use super::lock::Lock;
+use super::record::Entry;
+use super::{Error, Store, move_aside};
+use crate::engine::event::Fact;
+use crate::units::Seq;
+
+/// How often a compaction may take the file away that is being copied.
+const COPIES_MAX: usize = 5;
+
+/// What was copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Copied {
+    /// Records of the journal.
+    pub records: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Copies the journal of `state` into the new folder `to`, also while a process writes it; on disk on return.
+///
+/// What is acknowledged when this begins is in it. The state is made anew from it by whoever opens it. What was
+/// copied is read once; a damaged journal is refused.
+pub fn backup(state: &Path, to: &Path) -> Result<Copied, Error> {
+    if newest_file(&to.join("journal"))?.is_some() {
+        return Err(Error::Occupied(to.to_owned()));
+    }
+    let mut tries = 0;
+    loop {
+        let from = newest_file(&state.join("journal"))?;
+        let from = from.ok_or_else(|| Error::NoJournal(state.to_owned()))?;
+        tries += 1;
+        match copy(&from, to) {
+            Err(Error::File { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && tries < COPIES_MAX => {}
+            done => return done,
+        }
+    }
+}
+
+/// Puts a backup where no journal is, and opens it once.
+pub fn restore(backup: &Path, state: &Path) -> Result<Copied, Error> {
+    let from = newest_file(&backup.join("journal"))?;
+    let from = from.ok_or_else(|| Error::NoJournal(backup.to_owned()))?;
+    make_directory(state)?;
+    let lock = Lock::take(state)?;
+    if newest_file(&state.join("journal"))?.is_some() {
+        return Err(Error::Occupied(state.to_owned()));
+    }
+    let copied = copy(&from, state)?;
+    drop(lock);
+    Store::open(state)?;
+    Ok(copied)
+}
+
+/// Moves the state aside, so that opening makes it anew from the journal. Where it was moved to; none where there was none.
+pub fn set_state_aside(path: &Path) -> Result<Option<PathBuf>, Error> {
+    newest_file(&path.join("journal"))?.ok_or_else(|| Error::NoJournal(path.to_owned()))?;
+    let _lock = Lock::take(path)?;
+    if !path.join("state").exists() {
+        return Ok(None);
+    }
+    move_aside(path, "the state is to be made anew").map(Some)
+}
+
+/// Every fact with its sequence in its stream, in the order of the journal, also while a process writes it.
+pub fn each_fact(state: &Path, mut each: impl FnMut(Seq, &Fact)) -> Result<(), Error> {
+    let path = newest_file(&state.join("journal"))?;
+    let path = path.ok_or_else(|| Error::NoJournal(state.to_owned()))?;
+    read(&path, |entry| {
+        if let Entry::Record(record) = entry {
+            record.numbered().for_each(|(seq, fact)| each(seq, fact));
+        }
+    })?;
+    Ok(())
+}
+
+/// Copies a journal's file to the folder `journal` of `to` under its own name, and reads it there.
+fn copy(from: &Path, to: &Path) -> Result<Copied, Error> {
+    let mut source = File::open(from).map_err(Error::file("open", from))?;
+    let journal = to.join("journal");
+    make_directory(to)?;
+    make_directory(&journal)?;
+    let name = from.file_name().unwrap_or_default();
+    let (path, unfinished) = (journal.join(name), journal.join("unfinished"));
+    let mut options = fs::OpenOptions::new();
+    let options = options.create(true).truncate(true).write(true).mode(0o600);
+    let mut file = options.open(&unfinished).map_err(Error::file("create", &unfinished))?;
+    io::copy(&mut source, &mut file).map_err(Error::file("copy to", &unfinished))?;
+    let copied = match read(&unfinished, |_| {}) {
+        Ok(copied) => copied,
+        Err(error) => {
+            let _ = fs::remove_file(&unfinished);
+            return Err(error);
+        }
+    };
+    // Whoever writes may have been in the middle of it.
+    file.set_len(copied.bytes).map_err(Error::file("cut", &unfinished))?;
+    file.sync_all().map_err(Error::file("sync", &unfinished))?;
+    fs::rename(&unfinished, &path).map_err(Error::file("rename to", &path))?;
+    sync_directory(&journal)?;
+    Ok(copied)
+}
+
+fn read(path: &Path, mut each: impl FnMut(Entry)) -> Result<Copied, Error> {
+    let damage = |source| Error::Journal { path: path.to_owned(), source };
+    let file = File::open(path).map_err(Error::file("open", path))?;
+    let mut frames = Frames::new(io::BufReader::new(file));
+    while let Some(frame) = frames.next().map_err(damage)? {
+        each(Entry::decode(frame.head.seq, &frame.payload)?);
+    }
+    Ok(Copied { records: frames.head().seq.0, bytes: frames.valid_bytes() })
+}
