@@ -18,4 +18,4 @@ bench: ## what judging and keeping costs, beside a rank test and the machine's o
 	cargo bench --locked --bench store
 
 simulate: ## seeded rollouts with faults over the engine
-	cargo test --release --locked --no-default-features --lib -- sim:: --nocapture
+	cargo run --release --locked -- simulate --seeds 0..20000

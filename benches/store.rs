@@ -52,7 +52,7 @@ fn service(number: u64) -> ServiceName {
 }
 
 fn syncs_per_second() -> f64 {
-    let folder = tempfile::tempdir_in(".").unwrap();
+    let folder = tempfile::tempdir_in("target").unwrap();
     let mut file = File::create(folder.path().join("file")).unwrap();
     let (begin, mut syncs) = (Instant::now(), 0);
     while begin.elapsed() < MEASURE {
@@ -87,7 +87,7 @@ fn started(service: &ServiceName) -> (RolloutId, Fact) {
 }
 
 async fn appends(callers: u64) -> f64 {
-    let folder = tempfile::tempdir_in(".").unwrap();
+    let folder = tempfile::tempdir_in("target").unwrap();
     let store = Arc::new(Store::open(folder.path()).unwrap());
     let begin = Instant::now();
     let tasks = (0..callers).map(|number| {
@@ -109,7 +109,7 @@ async fn appends(callers: u64) -> f64 {
 }
 
 fn recovery(runtime: &tokio::runtime::Runtime) {
-    let folder = tempfile::tempdir_in(".").unwrap();
+    let folder = tempfile::tempdir_in("target").unwrap();
     runtime.block_on(async {
         let store = Arc::new(Store::open(folder.path()).unwrap());
         let tasks = (0..CALLERS).map(|caller| {
@@ -138,7 +138,7 @@ fn recovery(runtime: &tokio::runtime::Runtime) {
 
 /// Updates of what is live, as fast as they can be written.
 async fn hour(updates: u64) {
-    let folder = tempfile::tempdir_in(".").unwrap();
+    let folder = tempfile::tempdir_in("target").unwrap();
     let store = Arc::new(Store::open(folder.path()).unwrap());
     let begin = Instant::now();
     let tasks = (0..LIVE).map(|number| {

@@ -1,8 +1,9 @@
 //! Writing results: for people, or as JSON or YAML with `-o`.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::failure::Failure;
@@ -53,6 +54,20 @@ pub fn line(text: &str) {
 /// Writes a line to standard error.
 pub fn note(text: &str) {
     let _ = writeln!(anstream::stderr(), "{text}");
+}
+
+/// Progress towards `length` on standard error; nothing without a terminal.
+#[must_use]
+pub fn bar(length: u64) -> ProgressBar {
+    let bar = if std::io::stderr().is_terminal() {
+        ProgressBar::new(length)
+    } else {
+        ProgressBar::hidden()
+    };
+    let style = ProgressStyle::with_template("{bar:40} {percent} %  {msg}  {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.set_style(style);
+    bar
 }
 
 /// A style, unless there is no terminal or NO_COLOR is set (which the stream takes care of).

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use clap::Args;
 use comfy_table::{Table, presets};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::connect::state_dir;
 use super::exit::Exit;
 use super::failure::{Failure, chain};
 use super::files::Loaded;
-use super::output::note;
+use super::output::{self, note};
 use crate::engine::service::ServiceState;
 use crate::metrics;
 use crate::metrics::recording::Recording;
@@ -107,17 +107,7 @@ impl Window {
 
     /// A bar over it, on a terminal.
     pub fn bar(&self, passes: u64) -> ProgressBar {
-        use std::io::IsTerminal;
-        let seconds = self.to.since(self.from).0 / 1_000 * passes;
-        let bar = if std::io::stderr().is_terminal() {
-            ProgressBar::new(seconds)
-        } else {
-            ProgressBar::hidden()
-        };
-        let style = ProgressStyle::with_template("{bar:40} {percent} %  {msg}  {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
-        bar.set_style(style);
-        bar
+        output::bar(self.to.since(self.from).0 / 1_000 * passes)
     }
 }
 

@@ -3,6 +3,120 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
+/// Everything that a run over all seeds has to have seen.
+pub const EXPECTED: &[(&str, &[&str])] = &[
+    ("answer", &["Accepted", "NothingToDo", "Refused", "not sent", "unknown"]),
+    ("cause", &["Asked", "Breach", "CanaryUnhealthy", "HandEdit", "NoData", "SourceDark"]),
+    ("command", &["Pause", "Promote", "Resume", "Rollback"]),
+    ("crash", &["AfterAnswer", "AfterRecord", "AfterSend", "BeforeRecord", "Recovering"]),
+    ("drift", &["Ceiling", "Newer", "Restart", "TowardsCanary"]),
+    ("end", &["Promoted", "RolledBack"]),
+    (
+        "event",
+        &[
+            "BackendsSeen",
+            "DataOverdue",
+            "DebtPaid",
+            "DriftFound",
+            "EffectUnknown",
+            "GateOpened",
+            "GateReached",
+            "Judged",
+            "Paused",
+            "Polled",
+            "Prepared",
+            "Promoted",
+            "PromotionStarted",
+            "Recovered",
+            "RegionHealth",
+            "RegionRead",
+            "Resumed",
+            "RollbackStarted",
+            "RolledBack",
+            "ShiftOverdue",
+            "StageNotProven",
+            "StagePassed",
+            "StageUndecided",
+            "StepEntered",
+        ],
+    ),
+    (
+        "fault",
+        &[
+            "AllDead",
+            "AnswerLate",
+            "AnswerLost",
+            "BlackHole",
+            "CanaryDead",
+            "ClockBack",
+            "ClockForward",
+            "Crash",
+            "Edit",
+            "Lags",
+            "Lie",
+            "Newer",
+            "NotSent",
+            "Pause",
+            "PauseAndPromote",
+            "Promote",
+            "Restart",
+            "Resume",
+            "Rollback",
+            "RollbackAndPromote",
+            "StaleLook",
+            "StaleRead",
+            "Unhealthy",
+            "WriteLate",
+        ],
+    ),
+    ("late", &["answer"]),
+    (
+        "reason",
+        &[
+            "Baking",
+            "CanaryDark",
+            "Drifted",
+            "Gate",
+            "Held",
+            "IdleSlotHasTraffic",
+            "NoHealthyBackend",
+            "NotConfirmed",
+            "NotProven",
+            "NotRead",
+            "ObserveOnly",
+            "Over",
+            "Owed",
+            "Paused",
+            "RaiseByHand",
+            "RegionUnhealthy",
+            "RollingBack",
+            "SourceDark",
+            "StageNotProven",
+            "TooFewRequests",
+            "Undecided",
+            "WayBackTooNarrow",
+        ],
+    ),
+    ("struck", &["AnswerLate", "AnswerLost", "Lie", "NotSent", "WriteLate"]),
+    (
+        "truth",
+        &[
+            "Bad",
+            "CanaryDark",
+            "Flapping",
+            "Good",
+            "HeldFail",
+            "NeedsMore",
+            "NoTraffic",
+            "SignsOfHarm",
+            "Slow",
+            "SourceDark",
+            "Undecided",
+        ],
+    ),
+    ("waits", &["Baking", "Gated", "Preparing", "Promoting", "Shifting"]),
+];
+
 /// Counts by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Coverage(BTreeMap<String, u64>);
@@ -23,6 +137,19 @@ impl Coverage {
     #[must_use]
     pub fn of(&self, name: &str) -> u64 {
         self.0.get(name).copied().unwrap_or(0)
+    }
+
+    /// What a run over many variations of the sample should have seen, and did not.
+    #[must_use]
+    pub fn unseen(&self) -> Vec<String> {
+        let all = EXPECTED.iter().flat_map(|(kind, names)| names.iter().map(move |it| (kind, it)));
+        let names = all.map(|(kind, name)| format!("{kind} {name}"));
+        names.filter(|name| self.of(name) == 0).collect()
+    }
+
+    /// Every count by its name.
+    pub fn counts(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0.iter().map(|(name, count)| (name.as_str(), *count))
     }
 
     /// Adds all counts of another one.

@@ -2,6 +2,7 @@
 
 use rand::{Rng, RngExt};
 
+use super::options::Options;
 use super::sample::percent;
 use crate::units::{Millis, Weight};
 
@@ -105,18 +106,19 @@ pub enum CrashPoint {
     Recovering,
 }
 
-/// Draws up to `count_max` faults before `until`, in order of time.
-pub(super) fn draw(random: &mut impl Rng, count_max: usize, until: Millis) -> Vec<Planned> {
-    let count = random.random_range(0..=count_max);
+/// Draws faults as the options say in a world of so many regions, in order of time.
+pub(super) fn draw(random: &mut impl Rng, regions: usize, options: &Options) -> Vec<Planned> {
+    let count = random.random_range(0..=options.faults_max);
+    let until = options.faults_until.0;
     let mut planned: Vec<_> = (0..count)
-        .map(|_| Planned { at: Millis(random.random_range(0..until.0)), fault: one(random) })
+        .map(|_| Planned { at: Millis(random.random_range(0..until)), fault: one(random, regions) })
         .collect();
     planned.sort_by_key(|planned| planned.at);
     planned
 }
 
-fn one(random: &mut impl Rng) -> Fault {
-    let region = random.random_range(0..3);
+fn one(random: &mut impl Rng, regions: usize) -> Fault {
+    let region = random.random_range(0..regions.max(1));
     let time = Millis::from_secs(random.random_range(5..90));
     let weight = [0.0, 1.0, 5.0, 25.0, 50.0, 100.0][random.random_range(0..6)];
     let weight = percent(weight);

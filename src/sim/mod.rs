@@ -20,6 +20,7 @@ mod metrics;
 mod options;
 mod recorded;
 pub mod sample;
+pub mod seeds;
 mod shrink;
 mod simulation;
 pub mod statistics;

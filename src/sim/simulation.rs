@@ -73,7 +73,7 @@ impl Simulation {
     #[must_use]
     pub fn new(seed: u64, plan: Plan, options: Options) -> Self {
         let mut random = Pcg64Mcg::seed_from_u64(seed ^ 0xfa17);
-        let faults = fault::draw(&mut random, options.faults_max, options.faults_until);
+        let faults = fault::draw(&mut random, plan.regions.len(), &options);
         Self::with_faults(seed, plan, faults, options)
     }
 

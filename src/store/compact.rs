@@ -60,6 +60,8 @@ pub fn write(old: &Old, path: &Path, shared: &Arc<Shared>) -> Result<Compacted, 
         writer.take(record, keeps)
     })?;
     let (file, head) = writer.finish()?;
+    // Here nobody waits for it; what is copied last is little.
+    file.sync_all().map_err(Error::file("sync", path))?;
     Ok(Compacted { path: path.to_owned(), file, head, of: old.head, of_bytes: old.bytes })
 }
 

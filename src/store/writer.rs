@@ -156,11 +156,15 @@ impl Writer {
         if self.stopped {
             return;
         }
-        if self.compaction.running.as_ref().is_some_and(JoinHandle::is_finished) {
+        let (new, left) = self.journal.bytes();
+        let enough = self.compaction.bytes_min.max(left) + self.compaction.failed_at;
+        // Whoever writes faster than it is compacted waits: the disk is bounded as well.
+        let is_late = new >= 2 * enough;
+        let is_over = |running: &JoinHandle<_>| is_late || running.is_finished();
+        if self.compaction.running.as_ref().is_some_and(is_over) {
             self.take_over();
         }
-        let (new, left) = self.journal.bytes();
-        let is_due = new >= self.compaction.bytes_min.max(left) + self.compaction.failed_at;
+        let is_due = self.journal.bytes().0 >= enough;
         if self.compaction.running.is_none() && is_due {
             self.start();
         }
