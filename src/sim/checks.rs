@@ -15,8 +15,10 @@ use crate::units::{Generation, Millis, RegionName, Timestamp, Weight};
 pub(super) struct Checks {
     /// Promises that were broken.
     pub(super) violations: Vec<String>,
-    /// Generation that every look really had, by its mark.
-    pub(super) looks: BTreeMap<Timestamp, Generation>,
+    /// Generation that every look really had, and whether it proved the stage, by its mark.
+    pub(super) looks: BTreeMap<Timestamp, (Generation, bool)>,
+    /// Somebody was told that it goes back.
+    pub(super) rollback_told: bool,
     /// Real time at the confirmed weights of this step.
     held: Millis,
     /// A person let the current step go without its bake.
@@ -39,11 +41,15 @@ impl Checks {
             }
             Event::RolledBack => self.expect_weights(state, world, Weight::ZERO, "rolled back"),
             Event::Promoted { .. } => self.expect_weights(state, world, Weight::FULL, "promoted"),
-            Event::StagePassed { judgement, .. }
-                if self.looks.get(&judgement.at) != Some(&state.generation) =>
-            {
-                self.violations.push("a stage passed on a look at other weights".to_owned());
-            }
+            Event::StagePassed { judgement, .. } => match self.looks.get(&judgement.at) {
+                Some((generation, _)) if *generation != state.generation => {
+                    self.violations.push("a stage passed on a look at other weights".to_owned());
+                }
+                Some((_, true)) => {}
+                _ => {
+                    self.violations.push("a stage passed on a look that proved nothing".to_owned())
+                }
+            },
             Event::DriftFound { region, kind, .. } => {
                 self.held = Millis::ZERO;
                 // A reading from before the first write looks like a restart, and is answered as harmlessly.

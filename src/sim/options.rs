@@ -27,6 +27,8 @@ pub struct Options {
     pub believes_echo: bool,
     /// A wrong driver: takes every answer as one to the newest question.
     pub forgets_question: bool,
+    /// A wrong driver: tells people that their command is accepted before it is recorded.
+    pub answers_early: bool,
 }
 
 impl Default for Options {
@@ -39,6 +41,7 @@ impl Default for Options {
             outstanding,
             believes_echo: false,
             forgets_question: false,
+            answers_early: false,
         }
     }
 }

@@ -148,6 +148,9 @@ impl Simulation {
         if folded != self.state {
             self.checks.violations.push("replay differs from the live state".to_owned());
         }
+        if self.checks.rollback_told && self.state.phase == Phase::Promoted {
+            self.checks.violations.push("promoted after somebody was told it goes back".to_owned());
+        }
         if self.state.phase.is_over() && !outstanding(&self.state).is_empty() {
             self.checks.violations.push("something is outstanding after the end".to_owned());
         }
@@ -364,7 +367,9 @@ impl Simulation {
             judgement.stage = crate::engine::verdict::Outcome::Pass;
             judgement.verdicts.clear();
         }
-        self.checks.looks.insert(judgement.at, judgement.generation);
+        let has_data = judgement.data.values().all(|data| *data == DataState::Present);
+        let proved = has_data && judgement.stage == crate::engine::verdict::Outcome::Pass;
+        self.checks.looks.insert(judgement.at, (judgement.generation, proved));
         let health = self.world.health();
         self.turn(&Input::Polled(Box::new(Polled { poll: None, judgement, health }))).map(drop)
     }

@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::engine::decide::{Decision, decide};
+use crate::engine::event::Event;
 use crate::engine::input::Input;
 use crate::engine::outstanding::{Action, outstanding};
-use crate::engine::rollout::Rollout;
+use crate::engine::rollout::{Phase, Rollout};
+use crate::engine::verdict::{DataState, Outcome};
 use crate::units::{Millis, Timestamp};
 
 fn run(seed: u64, options: &Options) -> Report {
@@ -107,4 +109,106 @@ fn a_driver_that_believes_its_own_echo_is_found() {
 fn a_driver_that_takes_an_old_answer_for_a_new_one_is_found() {
     let options = Options { forgets_question: true, faults_max: 40, ..Options::default() };
     is_found(&options, "that nobody made");
+}
+
+#[test]
+fn a_driver_that_answers_before_it_records_is_found() {
+    let options = Options { answers_early: true, faults_max: 40, ..Options::default() };
+    is_found(&options, "was told it goes back");
+}
+
+/// As if every region had been read back at what is wanted.
+fn credulous(state: &Rollout) -> Rollout {
+    let mut state = state.clone();
+    let generation = state.generation;
+    for region in state.regions.values_mut() {
+        region.confirmed = Some(generation);
+        region.observed = Some(region.desired);
+    }
+    state
+}
+
+#[test]
+fn an_engine_that_promotes_on_an_old_confirmation_is_found() {
+    fn wrong(state: &Rollout, input: &Input, now: Timestamp) -> Decision {
+        let is_promoting = state.phase == Phase::Promoting;
+        decide(&if is_promoting { credulous(state) } else { state.clone() }, input, now)
+    }
+    let options = Options { decide: wrong, ..Options::default() };
+    is_found(&options, "promoted without a fresh read-back");
+}
+
+#[test]
+fn an_engine_that_takes_a_rollback_for_done_is_found() {
+    fn wrong(state: &Rollout, input: &Input, now: Timestamp) -> Decision {
+        let goes_back = state.phase == Phase::RollingBack;
+        decide(&if goes_back { credulous(state) } else { state.clone() }, input, now)
+    }
+    let options = Options { decide: wrong, ..Options::default() };
+    is_found(&options, "rolled back without a read-back");
+}
+
+#[test]
+fn an_engine_that_takes_missing_data_for_a_pass_is_found() {
+    fn wrong(state: &Rollout, input: &Input, now: Timestamp) -> Decision {
+        let Input::Polled(look) = input else { return decide(state, input, now) };
+        let mut look = look.clone();
+        let data = &mut look.judgement.data;
+        if data.values().any(|data| *data != DataState::Present) {
+            data.values_mut().for_each(|data| *data = DataState::Present);
+            look.judgement.stage = Outcome::Pass;
+        }
+        decide(state, &Input::Polled(look), now)
+    }
+    let options = Options { decide: wrong, ..Options::default() };
+    is_found(&options, "a look that proved nothing");
+}
+
+#[test]
+fn an_engine_that_raises_while_it_goes_back_is_found() {
+    fn wrong(state: &Rollout) -> Vec<Action> {
+        let mut raising = state.clone();
+        if state.phase == Phase::RollingBack {
+            raising.phase = Phase::Shifting;
+            for (name, region) in &mut raising.regions {
+                region.desired = state.step().weights.get(name).copied().unwrap_or_default();
+            }
+        }
+        outstanding(&raising)
+    }
+    is_found(&Options { outstanding: wrong, ..Options::default() }, "not back");
+}
+
+#[test]
+fn an_engine_that_reuses_a_generation_is_found() {
+    fn wrong(state: &Rollout, input: &Input, now: Timestamp) -> Decision {
+        let mut decision = decide(state, input, now);
+        for event in &mut decision.events {
+            if let Event::RollbackStarted { generation, .. } = event {
+                *generation = state.generation;
+            }
+        }
+        decision
+    }
+    is_found(&Options { decide: wrong, ..Options::default() }, "under an old generation");
+}
+
+#[test]
+fn an_engine_that_forgets_its_debts_is_found() {
+    fn wrong(state: &Rollout, input: &Input, now: Timestamp) -> Decision {
+        decide(&Rollout { owed: Default::default(), ..state.clone() }, input, now)
+    }
+    is_found(&Options { decide: wrong, ..Options::default() }, "promoted with debts");
+}
+
+#[test]
+fn an_engine_that_shortens_bakes_is_found() {
+    fn wrong(state: &Rollout, input: &Input, now: Timestamp) -> Decision {
+        let mut hasty = state.clone();
+        for step in hasty.plan.stages.iter_mut().flat_map(|stage| &mut stage.steps) {
+            step.bake = Millis(step.bake.0 / 2);
+        }
+        decide(&hasty, input, now)
+    }
+    is_found(&Options { decide: wrong, ..Options::default() }, "a bake cut short");
 }

@@ -29,6 +29,8 @@ pub struct Compacted {
     pub of: Head,
     /// Bytes of the old file up to there.
     pub of_bytes: u64,
+    /// Bytes that it has, without what is copied last.
+    pub bytes: u64,
 }
 
 /// The old file as far as it is to be taken over.
@@ -62,7 +64,8 @@ pub fn write(old: &Old, path: &Path, shared: &Arc<Shared>) -> Result<Compacted, 
     let (file, head) = writer.finish()?;
     // Here nobody waits for it; what is copied last is little.
     file.sync_all().map_err(Error::file("sync", path))?;
-    Ok(Compacted { path: path.to_owned(), file, head, of: old.head, of_bytes: old.bytes })
+    let bytes = file.metadata().map_err(Error::file("look at", path))?.len();
+    Ok(Compacted { path: path.to_owned(), file, head, of: old.head, of_bytes: old.bytes, bytes })
 }
 
 /// For every rollout that is not over the record that has its newest checkpoint.

@@ -143,7 +143,7 @@ impl Journal {
         (self.file, self.head, self.generation) =
             (compacted.file, compacted.head, self.generation + 1);
         self.length = self.file.stream_position().map_err(Error::file("seek in", &self.path))?;
-        self.compacted_bytes = self.length;
+        self.compacted_bytes = compacted.bytes;
         // One that stays is removed at the next start.
         let _ = fs::remove_file(old);
         Ok(())

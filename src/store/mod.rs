@@ -50,7 +50,7 @@ const QUEUE_REQUESTS_MAX: usize = 256;
 /// Bytes of records that are replayed in one transaction, about.
 const REPLAY_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes after which the journal is compacted, if it has as many again as the last time left.
-const COMPACT_BYTES_MIN: u64 = 8 * 1024 * 1024;
+const COMPACT_BYTES_MIN: u64 = 6 * 1024 * 1024;
 /// Broken states that are kept aside.
 const BROKEN_STATES_MAX: u32 = 100;
 

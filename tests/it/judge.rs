@@ -116,3 +116,18 @@ fn the_tables_of_the_statistics_come_from_one_command() {
     assert!(ids.len() >= 9, "{ids:?}");
     assert!(one.errors.contains("seed"), "{}", one.errors);
 }
+
+#[test]
+fn seeds_are_hunted_on_a_pipeline_of_ones_own() {
+    let of = ["simulate", "--seeds", "0..60", "--pipeline", "pipelines/careful.yaml"];
+    let ended =
+        tidegate(&[&of[..], &["--fleet", "examples/envoy/fleet.yaml", "-o", "json"]].concat());
+    assert_eq!(ended.code, Some(0), "{} {}", ended.out, ended.errors);
+    let said: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!((&said["rollouts"], &said["broken"]), (&json!(60), &Value::Null));
+    assert!(said["seen"]["event RollbackStarted"].as_u64().unwrap() > 5, "{}", said["seen"]);
+    for wrong in ["7", "9..3", "a..b", "0..99999999999"] {
+        assert_eq!(tidegate(&["simulate", "--seeds", wrong]).code, Some(2), "{wrong}");
+    }
+    assert_eq!(tidegate(&["simulate"]).code, Some(2));
+}

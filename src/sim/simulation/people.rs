@@ -13,7 +13,14 @@ impl Simulation {
     pub(super) fn command(&mut self, command: Command) -> Result<decide::Answer, Crash> {
         self.coverage.see("command", &command);
         self.note(|| format!("{command:?}"));
-        let answer = self.turn(&Input::Commanded { by: sample::person(), command })?;
+        let asks_back = matches!(command, Command::Rollback { .. });
+        let answer = self.turn(&Input::Commanded { by: sample::person(), command });
+        let is_told = match &answer {
+            Ok(answer) => *answer == decide::Answer::Accepted,
+            Err(Crash) => self.options.answers_early,
+        };
+        self.checks.rollback_told |= asks_back && is_told;
+        let answer = answer?;
         self.coverage.see("answer", &answer);
         self.note(|| format!("{answer:?}"));
         Ok(answer)
