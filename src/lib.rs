@@ -31,6 +31,8 @@ pub mod demo;
 #[cfg(feature = "daemon")]
 pub mod driver;
 #[cfg(feature = "daemon")]
+pub mod faults;
+#[cfg(feature = "daemon")]
 pub mod load_balancer;
 #[cfg(feature = "daemon")]
 pub mod metrics;

@@ -53,6 +53,15 @@ pub trait LoadBalancer: Send + Sync {
     ) -> Result<Option<Reading>, LoadBalancerError> {
         Ok(None)
     }
+
+    /// Commands for a shell that set these weights without Tidegate; none where nothing but Tidegate can. Changes nothing.
+    async fn by_hand(
+        &self,
+        _split: &Split,
+        _generation: Generation,
+    ) -> Result<Vec<String>, LoadBalancerError> {
+        Ok(Vec::new())
+    }
 }
 
 /// What an adapter can do.
@@ -301,6 +310,11 @@ pub trait Journal: Send + Sync {
 
     /// Every rollout that is not over.
     async fn open_rollouts(&self) -> Result<Vec<RolloutId>, JournalError>;
+
+    /// Whether there is room for another rollout; those under way do not ask.
+    async fn has_room(&self) -> Result<(), JournalError> {
+        Ok(())
+    }
 
     /// The facts of a service, oldest first, at most `limit` of the newest; those of one rollout if one is given.
     async fn history(

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use super::adopt::AdoptArgs;
-use super::ask::AskArgs;
+use super::ask::{AskArgs, ReleaseArgs, RollbackArgs};
 use super::check::CheckArgs;
 use super::demo::DemoArgs;
 use super::judge::{EvidenceArgs, JudgeArgs};
@@ -67,9 +67,12 @@ pub(super) enum Command {
     /// Take the canary out everywhere
     #[command(
         alias = "abort",
-        after_help = "Example:\n  tidegate rollback --reason 'checkout fails'"
+        after_help = "Examples:\n  tidegate rollback --reason 'checkout fails'\n  tidegate rollback --offline --service api-gateway   # without daemon and state"
     )]
-    Rollback(AskArgs),
+    Rollback(RollbackArgs),
+    /// Let a rollout go on that was put in quarantine
+    #[command(after_help = "Example:\n  tidegate release api-gateway")]
+    Release(ReleaseArgs),
     /// What happened to a service
     History(HistoryArgs),
     /// Judge recorded samples, or a rollout's own evidence, again

@@ -1,12 +1,19 @@
-//! `promote`, `pause`, `resume`, `rollback`: what a person says to a running rollout.
+//! `promote`, `pause`, `resume`, `release`, `rollback`: what a person says to a running rollout.
 
 use clap::Args;
 
 use super::exit::Exit;
 use super::failure::Failure;
+use super::offline::{self, OfflineArgs};
 use super::output::{self, Format};
 use super::remote::{Remote, StateArgs};
-use crate::server::routes::{CommandRequest, Verb};
+use crate::driver::clock::SystemClock;
+use crate::driver::service;
+use crate::engine::event::Actor;
+use crate::server::routes::{CommandAnswer, CommandRequest, Verb};
+use crate::server::{SOCKET, user};
+use crate::store::Store;
+use crate::units::ServiceName;
 
 /// Say something to the running rollout.
 #[derive(Debug, Args)]
@@ -16,6 +23,50 @@ pub(super) struct AskArgs {
     reason: String,
     #[command(flatten)]
     state: StateArgs,
+}
+
+/// Take the canary out everywhere.
+#[derive(Debug, Args)]
+pub(super) struct RollbackArgs {
+    #[command(flatten)]
+    ask: AskArgs,
+    /// Do it at the load balancers themselves, with the fleet file alone; a controller adopts it on its return
+    #[arg(long)]
+    offline: bool,
+    #[command(flatten)]
+    with: OfflineArgs,
+}
+
+/// Let a rollout go on that was put in quarantine.
+#[derive(Debug, Args)]
+pub(super) struct ReleaseArgs {
+    /// The service
+    service: ServiceName,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+pub(super) async fn rollback(args: RollbackArgs, format: Format) -> Result<Exit, Failure> {
+    if args.offline {
+        return offline::rollback(&args.with, &args.ask.state, format).await;
+    }
+    run(Verb::Rollback, args.ask, format).await
+}
+
+/// Through the socket where the rollout is being driven; otherwise in the record, for the next `run --resume`.
+pub(super) async fn release(args: ReleaseArgs, format: Format) -> Result<Exit, Failure> {
+    let folder = args.ask.state.folder()?;
+    if folder.join(SOCKET).exists() {
+        return run(Verb::Release, args.ask, format).await;
+    }
+    let store = Store::open(&folder)?;
+    let by = Actor { name: user(), note: None };
+    service::release(&store, &SystemClock::new(), &args.service, by).await?;
+    let answer = CommandAnswer { changed: true, reason: None };
+    output::emit(format, &answer, |_| {
+        format!("released; next: tidegate run --resume {}", args.service)
+    })?;
+    Ok(Exit::Done)
 }
 
 pub(super) async fn run(verb: Verb, args: AskArgs, format: Format) -> Result<Exit, Failure> {

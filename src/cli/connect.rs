@@ -44,7 +44,7 @@ pub async fn connect(
 ) -> Result<Connection, Failure> {
     let state_dir = state_dir(&fleet, named);
     let store = Store::open(&state_dir)?;
-    let known = known(&store, &fleet).await?;
+    let known = known(&fleet, &recorded_services(&store).await?);
     let connected = load_balancer::connect(&fleet, Some(&service), &known)
         .await
         .map_err(|error| Failure::new(chain(&error)))?;
@@ -85,14 +85,30 @@ fn region(fleet: &Fleet, connected: &Connected, name: &RegionName) -> Result<Reg
     })
 }
 
-/// The weights that were recorded last, of all services: adapters that serve them must not start with others.
-async fn known(store: &Store, fleet: &Fleet) -> Result<BTreeMap<TargetKey, Known>, Failure> {
-    let mut known = BTreeMap::new();
+/// Every service and its open rollout, as recorded.
+async fn recorded_services(store: &Store) -> Result<Vec<(ServiceState, Option<Rollout>)>, Failure> {
+    let mut services = Vec::new();
     for state in store.services().await? {
+        let open = match &state.open {
+            Some(id) => store.rollout(id).await?.map(|(rollout, _)| rollout),
+            None => None,
+        };
+        services.push((state, open));
+    }
+    Ok(services)
+}
+
+/// The weights that were recorded last, of all services: adapters that serve them must not start with others.
+#[must_use]
+pub fn known<'a>(
+    fleet: &Fleet,
+    services: impl IntoIterator<Item = &'a (ServiceState, Option<Rollout>)>,
+) -> BTreeMap<TargetKey, Known> {
+    let mut known = BTreeMap::new();
+    for (state, open) in services {
         let Some(service) = fleet.services.get(&state.name) else { continue };
-        let open = open_rollout(store, &state).await?;
         for (region, targets) in &service.targets {
-            let Some(split) = recorded(&state, open.as_ref(), region) else { continue };
+            let Some(split) = recorded(state, open.as_ref(), region) else { continue };
             for target in targets {
                 let key = TargetKey {
                     service: state.name.clone(),
@@ -104,12 +120,7 @@ async fn known(store: &Store, fleet: &Fleet) -> Result<BTreeMap<TargetKey, Known
             }
         }
     }
-    Ok(known)
-}
-
-async fn open_rollout(store: &Store, state: &ServiceState) -> Result<Option<Rollout>, Failure> {
-    let Some(id) = &state.open else { return Ok(None) };
-    Ok(store.rollout(id).await?.map(|(rollout, _)| rollout))
+    known
 }
 
 /// The weights that a region's balancers have to start with; none before it was adopted.

@@ -57,6 +57,10 @@ impl From<store::Error> for Failure {
             store::Error::InUse { .. } => failure
                 .exit(Exit::InUse)
                 .help("a rollout is running there: use `tidegate status`, or end that process"),
+            store::Error::Journal { .. } | store::Error::JournalBehind { .. } => failure.help(
+                "`tidegate restore` puts a backup into an empty directory; until then `tidegate rollback --offline` takes \
+                 a canary out without it",
+            ),
             _ => failure,
         }
     }
@@ -76,6 +80,9 @@ impl From<driver::Error> for Failure {
                 "`tidegate run --resume {}` goes on with it; `tidegate rollback` ends it",
                 id.service
             )),
+            driver::Error::NotRecorded(_) => failure.help(
+                "the weights are as they were set last; `tidegate run --resume` takes them over once the state can be written",
+            ),
             driver::Error::SplitInProgress { .. } => {
                 failure.help("finish that first, or give --as-is to take the larger slot as stable")
             }

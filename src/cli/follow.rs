@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::output::{self, BAD, DIM, Format, GOOD, WARN, styled};
-use crate::driver::task::Handle;
+use crate::driver::channels::Handle;
 use crate::driver::view::{self, View};
 use crate::engine::event::{Event, Fact};
 use crate::engine::rollout::Phase;
@@ -58,7 +58,8 @@ pub async fn follow(handle: &Handle, format: Format, attended: bool) -> Stop {
 /// Only a person can move this.
 #[must_use]
 pub fn waits(view: &View) -> bool {
-    view.rollout.phase != Phase::RollingBack && crate::driver::task::waits_for_person(&view.rollout)
+    view.rollout.phase != Phase::RollingBack
+        && crate::driver::supervisor::waits_for_person(&view.rollout)
 }
 
 struct Screen {

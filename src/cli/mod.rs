@@ -11,6 +11,7 @@ mod failure;
 mod files;
 mod follow;
 mod judge;
+mod offline;
 mod output;
 mod past;
 mod plan;
@@ -46,6 +47,7 @@ pub fn main() -> ExitCode {
         }
     };
     log_to_stderr(args.log.as_deref());
+    let _armed = crate::faults::arm();
     // Another provider may only be there already if this ran before.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = tokio::runtime::Builder::new_multi_thread()
@@ -79,7 +81,8 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Command::Promote(ask) => ask::run(Verb::Promote, ask, format).await,
         Command::Pause(ask) => ask::run(Verb::Pause, ask, format).await,
         Command::Resume(ask) => ask::run(Verb::Resume, ask, format).await,
-        Command::Rollback(ask) => ask::run(Verb::Rollback, ask, format).await,
+        Command::Rollback(rollback) => ask::rollback(rollback, format).await,
+        Command::Release(release) => ask::release(release, format).await,
         Command::History(history) => status::history(history, format).await,
         Command::Judge(judge) => judge::judge(judge, format).await,
         Command::Evidence(evidence) => judge::evidence(evidence).await,

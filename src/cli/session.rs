@@ -11,7 +11,7 @@ use super::follow::{Stop, follow};
 use super::output::Format;
 use crate::driver;
 use crate::driver::site::Site;
-use crate::driver::task::{Task, drive};
+use crate::driver::supervisor::Driver;
 use crate::engine::rollout::{Phase, Rollout};
 use crate::server;
 use crate::units::RolloutId;
@@ -32,11 +32,11 @@ pub async fn drive_to_end(
     id: &RolloutId,
     manner: Manner,
 ) -> Result<(Exit, Rollout), Failure> {
-    let (task, handle) = Task::resume(site, id).await?;
+    let (driver, handle) = Driver::resume(site, id).await?;
     let served =
         server::serve(state_dir, handle.clone()).map_err(|error| Failure::new(chain(&error)))?;
     let views = handle.views();
-    let mut driving = Box::pin(drive(task));
+    let mut driving = Box::pin(driver.drive());
     let interrupted = interrupted();
     let outcome = tokio::select! {
         stop = follow(&handle, manner.format, manner.attended) => match stop {

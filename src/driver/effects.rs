@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 
 use crate::engine::event::{ArmBackends, ArmSlots};
 use crate::engine::input::{Input, RegionReading};
+use crate::faults;
 use crate::ports::{LoadBalancer, LoadBalancerError, Reading, Split};
 use crate::units::{Generation, RegionName, SlotName, Weight};
 
@@ -19,6 +20,15 @@ pub enum Effect {
     Read,
     /// Set the canary's weight.
     Set(Weight),
+}
+
+impl Effect {
+    /// A place where a test may let the process die, if this changes weights.
+    pub(super) fn fault(self, place: &str) {
+        if matches!(self, Self::Set(_)) {
+            faults::at(place);
+        }
+    }
 }
 
 /// The load balancers of one region and the roles of its slots.

@@ -1,10 +1,14 @@
 //! The loop: observe, judge, decide, record, act.
 
+pub mod channels;
 pub mod clock;
 pub mod effects;
 pub mod measure;
+mod quarantine;
+mod recorder;
 pub mod service;
 pub mod site;
+pub mod supervisor;
 pub mod task;
 pub mod view;
 
@@ -63,7 +67,10 @@ pub enum Error {
     /// Something that must never be true would have become true; nothing was done.
     #[error("refused by an invariant: {0}")]
     Invariant(String),
-    /// The rollout's task panicked.
-    #[error("the task of {0} panicked")]
-    Panicked(RolloutId),
+    /// Nothing to release.
+    #[error("{0} has no rollout in quarantine")]
+    NotQuarantined(ServiceName),
+    /// It went on without a record, as far as it may.
+    #[error("it cannot be recorded: {0}")]
+    NotRecorded(String),
 }

@@ -10,9 +10,9 @@ use super::effects::{self, RegionBalancers};
 use super::site::Site;
 use crate::engine::event::{Actor, Adopted, AdoptedRegion, ArmSlots, Event, Fact, Started};
 use crate::engine::service::ServiceState;
-use crate::ports::Reading;
+use crate::ports::{Clock, Journal, Reading};
 use crate::spec::plan::Plan;
-use crate::units::{Generation, RegionName, RolloutId, Seq, Version, Weight};
+use crate::units::{Generation, RegionName, RolloutId, Seq, ServiceName, Version, Weight};
 
 /// Longest time that balancers which have their weights from Tidegate may take to begin with them.
 const BEGIN_MAX: Duration = Duration::from_secs(10);
@@ -134,6 +134,7 @@ pub async fn start(
         .await?
         .ok_or_else(|| Error::NotAdopted(site.service.clone()))?;
     let started = started(&service, plan, version, by)?;
+    site.journal.has_room().await?;
     let id = RolloutId { service: site.service.clone(), number: service.rollouts + 1 };
     let fact = Fact {
         at: site.clock.now(),
@@ -170,4 +171,27 @@ fn started(
     }
     let generation = service.generation.next();
     Ok(Started { version, stable_version, generation, plan, slots, by })
+}
+
+/// Takes the rollout of a service out of quarantine while nothing drives it. The next `run --resume` goes on.
+///
+/// # Errors
+/// It is not in quarantine, or that cannot be recorded.
+pub async fn release(
+    journal: &dyn Journal,
+    clock: &dyn Clock,
+    service: &ServiceName,
+    by: Actor,
+) -> Result<RolloutId, Error> {
+    let known = journal.service(service).await?;
+    let (state, seq) = known.ok_or_else(|| Error::NotAdopted(service.clone()))?;
+    let Some(id) = state.open else { return Err(Error::NotQuarantined(service.clone())) };
+    let rollout = journal.rollout(&id).await?;
+    if rollout.is_none_or(|(rollout, _)| rollout.quarantined.is_none()) {
+        return Err(Error::NotQuarantined(service.clone()));
+    }
+    let (at, event) = (clock.now(), Event::Released { by });
+    let fact = Fact { at, service: service.clone(), rollout: Some(id.clone()), event };
+    journal.append(service, seq, &[fact], None).await?;
+    Ok(id)
 }

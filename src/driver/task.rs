@@ -8,21 +8,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tracing::{error, info, warn};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
 
+use super::channels::{Asked, Channels};
 use super::effects::{self, Effect};
 use super::measure::{Measured, Measuring};
+use super::recorder::{Recorded, Recorder};
 use super::site::Site;
-use super::view::{self, View};
+use super::view::View;
 use super::{Error, STATISTICS};
 use crate::engine::decide::{Answer, decide};
-use crate::engine::event::{Actor, Event, Fact};
+use crate::engine::event::Actor;
 use crate::engine::input::{Command, Input, Polled};
 use crate::engine::invariants;
 use crate::engine::judge::Judge;
 use crate::engine::outstanding::{Action, outstanding};
-use crate::engine::rollout::{Phase, Rollout};
+use crate::engine::reason::Reason;
+use crate::engine::rollout::Rollout;
+use crate::faults;
 use crate::ports::Checkpoint;
 use crate::units::{Generation, Millis, RegionName, RolloutId, Seq, Timestamp};
 
@@ -35,56 +39,31 @@ const LOOKS_EARLY_MAX: u32 = 3;
 /// Waiting time after failed effects: doubling, at most this.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// Facts that a listener may be behind before it misses some.
-const FACTS_BEHIND_MAX: usize = 256;
-
-/// A command from outside, and where its answer goes.
-pub struct Asked {
-    /// Who.
-    pub by: Actor,
-    /// What.
-    pub command: Command,
-    /// Where the answer goes, once it is on disk.
-    pub answer: oneshot::Sender<Answer>,
+/// A rollout as it was recorded last.
+pub(super) struct Loaded {
+    pub(super) state: Rollout,
+    pub(super) seq: Seq,
+    checkpoint: Option<Checkpoint>,
 }
 
-/// The way to a running rollout.
-#[derive(Clone)]
-pub struct Handle {
-    commands: mpsc::Sender<Asked>,
-    views: watch::Receiver<Arc<View>>,
-    facts: broadcast::Sender<Arc<Fact>>,
-}
-
-impl Handle {
-    /// Asks for something; the answer comes once it is decided and on disk.
-    pub async fn ask(&self, by: Actor, command: Command) -> Answer {
-        let (answer, answered) = oneshot::channel();
-        let gone = Answer::Refused("the rollout is not running any more".to_owned());
-        if self.commands.send(Asked { by, command, answer }).await.is_err() {
-            return gone;
-        }
-        answered.await.unwrap_or(gone)
-    }
-
-    /// What is going on; changes with every turn.
-    #[must_use]
-    pub fn views(&self) -> watch::Receiver<Arc<View>> {
-        self.views.clone()
-    }
-
-    /// Facts from now on, as they are recorded. A slow reader misses the oldest ones; the journal has them all.
-    #[must_use]
-    pub fn facts(&self) -> broadcast::Receiver<Arc<Fact>> {
-        self.facts.subscribe()
-    }
+/// Loads a rollout.
+pub(super) async fn load(site: &Site, id: &RolloutId) -> Result<Loaded, Error> {
+    let journal = &site.journal;
+    let (state, checkpoint) =
+        journal.rollout(id).await?.ok_or_else(|| Error::NoSuchRollout(id.clone()))?;
+    let known = journal.service(&site.service).await?;
+    let (_, seq) = known.ok_or_else(|| Error::NotAdopted(site.service.clone()))?;
+    Ok(Loaded { state, seq, checkpoint })
 }
 
 /// A rollout being driven.
-pub struct Task {
+pub(super) struct Task {
     site: Arc<Site>,
     state: Rollout,
-    seq: Seq,
+    recorder: Recorder,
+    channels: Channels,
+    /// Its evidence was gathered by other statistics.
+    incompatible: bool,
     judge: Judge,
     measuring: Measuring,
     judgement: Option<crate::engine::verdict::Judgement>,
@@ -95,11 +74,8 @@ pub struct Task {
     look_due: Timestamp,
     /// Looks in a row that were repeated early.
     looks_early: u32,
-    commands: mpsc::Receiver<Asked>,
     finished: mpsc::UnboundedReceiver<Finished>,
     finish: mpsc::UnboundedSender<Finished>,
-    views: watch::Sender<Arc<View>>,
-    facts: broadcast::Sender<Arc<Fact>>,
 }
 
 /// Something that ran beside the loop has ended.
@@ -114,21 +90,10 @@ struct Retry {
 }
 
 impl Task {
-    /// Loads a rollout and takes it up where it stands.
-    pub async fn resume(site: Arc<Site>, id: &RolloutId) -> Result<(Self, Handle), Error> {
-        let journal = &site.journal;
-        let (state, checkpoint) =
-            journal.rollout(id).await?.ok_or_else(|| Error::NoSuchRollout(id.clone()))?;
-        let (_, seq) = journal
-            .service(&site.service)
-            .await?
-            .ok_or_else(|| Error::NotAdopted(site.service.clone()))?;
-        let (send_commands, commands) = mpsc::channel(16);
+    /// A loaded rollout, ready to be taken up where it stands.
+    pub(super) fn new(site: Arc<Site>, loaded: Loaded, channels: Channels) -> Self {
+        let Loaded { state, seq, checkpoint } = loaded;
         let (finish, finished) = mpsc::unbounded_channel();
-        let view = View::of(&state, site.clock.now(), seq, None);
-        let (views, seen) = watch::channel(Arc::new(view));
-        let (facts, _) = broadcast::channel(FACTS_BEHIND_MAX);
-        let handle = Handle { commands: send_commands, views: seen, facts: facts.clone() };
         let incompatible = checkpoint.as_ref().is_some_and(|old| old.statistics != STATISTICS);
         let checkpoint = checkpoint.filter(|_| !incompatible);
         let judge = checkpoint
@@ -139,10 +104,12 @@ impl Task {
             .as_ref()
             .and_then(|old| serde_json::from_value(old.meters.clone()).ok())
             .unwrap_or_default();
-        let mut task = Self {
+        Self {
+            recorder: Recorder::new(Arc::clone(&site), state.id.clone(), seq),
             site,
             state,
-            seq,
+            channels,
+            incompatible,
             judge,
             measuring,
             judgement: None,
@@ -152,28 +119,20 @@ impl Task {
             looking: false,
             look_due: Timestamp(0),
             looks_early: 0,
-            commands,
             finished,
             finish,
-            views,
-            facts,
-        };
-        task.turn(Input::Recovered).await?;
-        if incompatible && task.state.paused.is_none() {
-            let reason =
-                "its evidence was gathered by other statistics; resume starts new evidence"
-                    .to_owned();
-            let command = Command::Pause { reason };
-            task.turn(Input::Commanded { by: Actor::tidegate(), command }).await?;
         }
-        Ok((task, handle))
     }
 
     /// Drives it until it is over. Dropping the future keeps the weights as they are.
-    pub async fn run(mut self) -> Result<Rollout, Error> {
+    pub(super) async fn run(mut self) -> Result<Rollout, Error> {
+        let commands = Arc::clone(&self.channels.commands);
+        let mut commands = commands.lock().await;
+        self.recover().await?;
         loop {
             if self.state.phase.is_over() {
                 self.publish();
+                self.recorder.finish().await?;
                 return Ok(self.state);
             }
             self.act();
@@ -182,10 +141,26 @@ impl Task {
             let clock = Arc::clone(&self.site.clock);
             tokio::select! {
                 Some(done) = self.finished.recv() => self.take(done).await?,
-                Some(asked) = self.commands.recv() => self.answer(asked).await?,
+                Some(asked) = commands.recv() => self.answer(asked).await?,
                 () = clock.sleep_until(wake) => { self.turn(Input::Woke).await?; }
             }
         }
+    }
+
+    async fn recover(&mut self) -> Result<(), Error> {
+        if self.state.phase.is_over() {
+            return Ok(());
+        }
+        self.turn(Input::Recovered).await?;
+        faults::at("recovered");
+        if self.incompatible && self.state.paused.is_none() {
+            let reason =
+                "its evidence was gathered by other statistics; resume starts new evidence"
+                    .to_owned();
+            let command = Command::Pause { reason };
+            self.turn(Input::Commanded { by: Actor::tidegate(), command }).await?;
+        }
+        Ok(())
     }
 
     /// Looks are on time, so that each of them finds one scrape.
@@ -202,6 +177,7 @@ impl Task {
     /// One turn: decide, record, take in.
     async fn turn(&mut self, input: Input) -> Result<Answer, Error> {
         let now = self.site.clock.now();
+        faults::at_of("decide", &self.state.id);
         let decision = decide(&self.state, &input, now);
         let broken = invariants::violations_of_turn(&self.state, &decision.events);
         if !broken.is_empty() {
@@ -209,20 +185,18 @@ impl Task {
         }
         let looked = matches!(input, Input::Polled(_));
         if !decision.events.is_empty() || looked {
-            let facts: Vec<_> = decision.events.iter().map(|event| self.fact(now, event)).collect();
             let checkpoint = looked.then(|| self.checkpoint()).transpose()?;
-            self.seq = self
-                .site
-                .journal
-                .append(&self.site.service, self.seq, &facts, checkpoint.as_ref())
-                .await?;
+            let recorded =
+                self.recorder.record(&self.state, &decision.events, checkpoint.as_ref(), now);
+            if let Recorded::Held(what) = recorded.await? {
+                self.publish();
+                return Ok(Answer::Refused(format!("it cannot be recorded: {what}")));
+            }
         }
         for event in &decision.events {
             self.state.apply(event, now);
             self.measuring.follow(event, now);
-            self.tell(event).await;
-            // Nobody may be listening.
-            let _ = self.facts.send(Arc::new(self.fact(now, event)));
+            self.recorder.tell(&self.channels, &self.state, event, now).await;
         }
         let broken = invariants::violations(&self.state);
         if !broken.is_empty() {
@@ -230,15 +204,6 @@ impl Task {
         }
         self.publish();
         Ok(decision.answer)
-    }
-
-    fn fact(&self, at: Timestamp, event: &Event) -> Fact {
-        Fact {
-            at,
-            service: self.site.service.clone(),
-            rollout: Some(self.state.id.clone()),
-            event: event.clone(),
-        }
     }
 
     fn checkpoint(&self) -> Result<Checkpoint, Error> {
@@ -253,15 +218,11 @@ impl Task {
 
     fn publish(&self) {
         let now = self.site.clock.now();
-        let view = View::of(&self.state, now, self.seq, self.judgement.clone());
-        self.views.send_replace(Arc::new(view));
-    }
-
-    async fn tell(&self, event: &Event) {
-        if let Some((page, text)) = view::notice(&self.state, event) {
-            let key = format!("{}/{}", self.state.id, self.seq);
-            self.site.notifier.notify(&crate::ports::Notice { key, page, text }).await;
+        let mut view = View::of(&self.state, now, self.recorder.seq(), self.judgement.clone());
+        if let Some(what) = self.recorder.trouble() {
+            view.why.insert(0, Reason::NotRecorded { what: what.to_owned() });
         }
+        self.channels.views.send_replace(Arc::new(view));
     }
 
     /// Starts what has still to be done, and looks at every other region now and then.
@@ -309,7 +270,9 @@ impl Task {
         self.busy.insert(region.clone(), Some(generation));
         self.read_at.insert(region.clone(), now);
         tokio::spawn(async move {
+            effect.fault("before-call");
             let input = effects::perform(&balancers, &slots, effect, generation).await;
+            effect.fault("after-call");
             // The loop may be gone; then nobody waits for this.
             let _ = finish.send(Finished::Effect { region, input });
         });
@@ -401,10 +364,9 @@ impl Task {
 
     async fn answer(&mut self, asked: Asked) -> Result<(), Error> {
         info!(by = asked.by.name, command = ?asked.command, "asked");
-        let input = Input::Commanded { by: asked.by, command: asked.command };
+        let input = Input::Commanded { by: asked.by.clone(), command: asked.command.clone() };
         let answer = self.turn(input).await?;
-        // The asker may be gone; what was asked for is done all the same.
-        let _ = asked.answer.send(answer);
+        asked.tell(answer);
         Ok(())
     }
 }
@@ -412,22 +374,4 @@ impl Task {
 /// The next aligned time after `now`; looks that were missed are not made up for.
 fn next_due(due: Timestamp, now: Timestamp, every: Millis) -> Timestamp {
     if due.0 == 0 || now.since(due) >= every { now.plus(every) } else { due.plus(every) }
-}
-
-/// Drives a rollout. A panic in it ends as an error; all that was recorded stays, and `run --resume` goes on.
-pub async fn drive(task: Task) -> Result<Rollout, Error> {
-    let id = task.state.id.clone();
-    match tokio::spawn(task.run()).await {
-        Ok(outcome) => outcome,
-        Err(joined) => {
-            error!(rollout = %id, "the rollout's task ended: {joined}");
-            Err(Error::Panicked(id))
-        }
-    }
-}
-
-/// The phase in which a local run may end although the rollout is not over.
-#[must_use]
-pub fn waits_for_person(state: &Rollout) -> bool {
-    state.phase == Phase::Gated || state.undecided || state.paused.is_some()
 }

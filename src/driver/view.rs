@@ -83,6 +83,12 @@ pub fn notice(state: &Rollout, event: &Event) -> Option<(bool, String)> {
         }
         Event::GateReached { gate, .. } => (true, format!("{id}: waits for a person: {gate}")),
         Event::Paused { by, reason } => (false, format!("{id}: paused by {}: {reason}", by.name)),
+        Event::Quarantined { panics } => (
+            true,
+            format!(
+                "{id}: in quarantine after {panics} panics; the weights stay: release or rollback"
+            ),
+        ),
         _ => return None,
     };
     Some(told)
@@ -144,6 +150,7 @@ pub fn line(state: &Rollout, event: &Event) -> Option<String> {
             "every stage is done; confirming the final weights".to_owned()
         }
         Event::Recovered => "took up where it stood".to_owned(),
+        Event::Released { by } => format!("released from quarantine by {}", by.name),
         _ => return notice(state, event).map(|(_, text)| text),
     };
     Some(text)

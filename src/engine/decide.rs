@@ -118,6 +118,7 @@ fn commanded(turn: &mut Turn, by: &Actor, command: &Command) -> Answer {
             turn.roll_back(cause, false, None);
             Answer::Accepted
         }
+        Command::Release => Answer::NothingToDo("it is not in quarantine".to_owned()),
         _ if phase == Phase::RollingBack => Answer::Refused("it is rolling back".to_owned()),
         Command::Pause { .. } if turn.state.paused.is_some() => {
             Answer::NothingToDo("it is paused already".to_owned())

@@ -200,6 +200,16 @@ pub enum Event {
     Retired,
     /// The controller started again and knows nothing of the load balancers yet.
     Recovered,
+    /// Deciding failed again and again: it stays as it is until a person takes it back or lets it go on.
+    Quarantined {
+        /// How often, one soon after the other.
+        panics: u32,
+    },
+    /// It may go on.
+    Released {
+        /// Who.
+        by: Actor,
+    },
 }
 
 /// A service as it was found.

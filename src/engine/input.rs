@@ -82,6 +82,8 @@ pub enum Command {
     },
     /// On with it.
     Resume,
+    /// Out of quarantine.
+    Release,
     /// Back.
     Rollback {
         /// Why.

@@ -75,7 +75,11 @@ fn newer(turn: &mut Turn, reading: &RegionReading, region: &RegionState, found: 
                 judgement: None,
             });
         }
-        _ if turn.state.phase.is_live() && is_taken_back(reading, region) => {
+        // What the newer one wrote is not wanted here, so such a region never settles; its largest weight decides.
+        _ if turn.state.phase.is_live()
+            && reading.weight == Weight::ZERO
+            && region.desired > Weight::ZERO =>
+        {
             turn.roll_back(Cause::HandEdit { region: reading.region.clone() }, false, None);
         }
         _ => drift(turn, reading, region, Drift::Newer),

@@ -137,6 +137,13 @@ pub enum Reason {
         /// Which.
         criteria: Vec<CriterionId>,
     },
+    /// Deciding failed again and again.
+    Quarantined,
+    /// Facts do not reach the disk.
+    NotRecorded {
+        /// Why.
+        what: String,
+    },
     /// Going back.
     RollingBack {
         /// Why.
@@ -154,7 +161,8 @@ impl Reason {
     pub fn needs_person(&self) -> bool {
         match self {
             Self::Drifted { kind, .. } => *kind != Drift::Restart,
-            Self::Paused { .. }
+            Self::Quarantined
+            | Self::Paused { .. }
             | Self::Gate { .. }
             | Self::Undecided { .. }
             | Self::RaiseByHand { .. }
@@ -237,6 +245,13 @@ impl fmt::Display for Reason {
             Self::Owed { criteria } => {
                 let names: Vec<_> = criteria.iter().map(ToString::to_string).collect();
                 write!(out, "still to be proven before promotion: {}", names.join(", "))
+            }
+            Self::Quarantined => write!(
+                out,
+                "in quarantine, deciding failed again and again; release lets it go on, rollback takes it back"
+            ),
+            Self::NotRecorded { what } => {
+                write!(out, "nothing is raised, because nothing can be recorded: {what}")
             }
             Self::RollingBack { cause } => write!(out, "rolling back: {cause}"),
             Self::ObserveOnly => {

@@ -40,6 +40,9 @@ pub struct Rollout {
     pub clocks: Clocks,
     /// Nothing is raised until `resume`.
     pub paused: Option<Pause>,
+    /// Since when only a person can move it, because deciding failed again and again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantined: Option<Timestamp>,
     /// This stage has reached its longest time without proof.
     pub undecided: bool,
     /// Confirming these weights has taken too long, and was said.
@@ -156,6 +159,7 @@ impl Rollout {
             regions: regions.collect(),
             clocks: Clocks::default(),
             paused: None,
+            quarantined: None,
             undecided: false,
             overdue: false,
             data_overdue: false,
@@ -258,11 +262,7 @@ impl Rollout {
             }
             Event::StepEntered { stage, step, generation, weights, .. } => {
                 (self.stage, self.step) = (*stage, *step);
-                self.undecided = false;
-                self.clocks = Clocks { polled_at: self.clocks.polled_at, ..Clocks::default() };
-                self.want(*generation, |name| weights.get(name).copied().unwrap_or_default());
-                self.let_through(*generation);
-                self.enter(Phase::Shifting, at);
+                self.apply_step(*generation, weights, at);
             }
             Event::RegionRead { .. }
             | Event::BackendsSeen { .. }
@@ -314,13 +314,33 @@ impl Rollout {
             Event::Promoted { .. } => self.end(Phase::Promoted, at),
             Event::Retired => self.end(Phase::Retired, at),
             Event::Recovered => self.apply_recovered(),
+            Event::Quarantined { .. } => self.apply_quarantined(at),
+            Event::Released { .. } => self.quarantined = None,
         }
+    }
+
+    fn apply_step(
+        &mut self,
+        generation: Generation,
+        weights: &BTreeMap<RegionName, Weight>,
+        at: Timestamp,
+    ) {
+        self.undecided = false;
+        self.clocks = Clocks { polled_at: self.clocks.polled_at, ..Clocks::default() };
+        self.want(generation, |name| weights.get(name).copied().unwrap_or_default());
+        self.let_through(generation);
+        self.enter(Phase::Shifting, at);
     }
 
     /// Nothing is known of the load balancers until they are read.
     fn apply_recovered(&mut self) {
         self.clocks.polled_at = None;
         self.regions.values_mut().for_each(|region| region.observed = None);
+    }
+
+    fn apply_quarantined(&mut self, at: Timestamp) {
+        self.apply_recovered();
+        self.quarantined = Some(at);
     }
 
     fn apply_region(&mut self, event: &Event, at: Timestamp) {

@@ -21,6 +21,9 @@ pub fn why(state: &Rollout, _now: Timestamp) -> Vec<Reason> {
         }
         _ => {}
     }
+    if state.quarantined.is_some() {
+        reasons.push(Reason::Quarantined);
+    }
     if let Some(pause) = &state.paused {
         reasons.push(Reason::Paused { by: pause.by.clone(), reason: pause.reason.clone() });
     }

@@ -15,7 +15,7 @@ use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::driver::task::Handle;
+use crate::driver::channels::Handle;
 
 /// Name of the socket within the state directory.
 pub const SOCKET: &str = "tidegate.sock";

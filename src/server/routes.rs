@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 
 use super::Peer;
-use crate::driver::task::Handle;
+use crate::driver::channels::Handle;
 use crate::driver::view::View;
 use crate::engine::decide::Answer;
 use crate::engine::event::Actor;
@@ -25,7 +25,7 @@ const REASON_MAX: usize = 500;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CommandRequest {
-    /// `promote`, `pause`, `resume` or `rollback`.
+    /// `promote`, `pause`, `resume`, `release` or `rollback`.
     pub command: Verb,
     /// Why, for the audit.
     #[serde(default)]
@@ -42,6 +42,8 @@ pub enum Verb {
     Pause,
     /// On with it.
     Resume,
+    /// Out of quarantine.
+    Release,
     /// Back.
     Rollback,
 }
@@ -115,6 +117,7 @@ async fn command(
         Verb::Promote => Command::Promote,
         Verb::Pause => Command::Pause { reason: or("no reason given") },
         Verb::Resume => Command::Resume,
+        Verb::Release => Command::Release,
         Verb::Rollback => Command::Rollback { reason: or("no reason given") },
     };
     match handle.ask(by, command).await {

@@ -117,6 +117,17 @@ pub enum Error {
     /// The database that holds the state could not be read or written.
     #[error("the state could not be read or written")]
     State(#[source] Box<sled::Error>),
+    /// Too little is free for a new rollout.
+    #[error(
+        "{} MiB are free on the disk of the state directory, and a new rollout starts with {} or more",
+        free / (1024 * 1024), floor / (1024 * 1024)
+    )]
+    NoRoom {
+        /// Free bytes.
+        free: u64,
+        /// Bytes that have to be free.
+        floor: u64,
+    },
     /// A record longer than the limit.
     #[error("a record of {bytes} bytes is beyond the limit of {} bytes", frame::PAYLOAD_BYTES_MAX)]
     TooLong {

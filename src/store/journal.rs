@@ -9,6 +9,7 @@ use super::Error;
 use super::compact::{Compacted, Old};
 use super::frame::{Frame, Frames, Head};
 use super::record::Entry;
+use crate::faults;
 
 /// A place in the journal: which file, and which record of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +39,8 @@ pub struct Hooks {
 
 impl Default for Hooks {
     fn default() -> Self {
-        Self { sync: Box::new(File::sync_data), fatal: Box::new(end_process) }
+        let sync = |file: &File| faults::on_disk("journal-sync").and_then(|()| file.sync_data());
+        Self { sync: Box::new(sync), fatal: Box::new(end_process) }
     }
 }
 

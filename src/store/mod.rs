@@ -51,6 +51,8 @@ const QUEUE_REQUESTS_MAX: usize = 256;
 const REPLAY_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes after which the journal is compacted, if it has as many again as the last time left.
 const COMPACT_BYTES_MIN: u64 = 6 * 1024 * 1024;
+/// Free bytes of the disk below which no new rollout starts; those under way may need them to go back.
+const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Broken states that are kept aside.
 const BROKEN_STATES_MAX: u32 = 100;
 
@@ -302,6 +304,18 @@ impl crate::ports::Journal for Store {
     async fn open_rollouts(&self) -> Result<Vec<RolloutId>, JournalError> {
         let services = self.services().await?;
         Ok(services.into_iter().filter_map(|service| service.open).collect())
+    }
+
+    async fn has_room(&self) -> Result<(), JournalError> {
+        let path = self.shared.journal.read().map_err(|_| Error::Stopped)?.clone();
+        let failed =
+            |error: rustix::io::Errno| Error::file("look at the disk of", &path)(error.into());
+        let disk = rustix::fs::statvfs(&path).map_err(failed)?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free < FREE_BYTES_MIN {
+            return Err(Error::NoRoom { free, floor: FREE_BYTES_MIN }.into());
+        }
+        Ok(())
     }
 
     async fn history(

@@ -1,5 +1,6 @@
 //! Backups, and what else needs the journal alone: while somebody writes, or where the state is gone.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,8 +13,10 @@ use super::journal::{make_directory, newest_file, sync_directory};
 use super::lock::Lock;
 use super::record::Entry;
 use super::{Error, Store, move_aside};
-use crate::engine::event::Fact;
-use crate::units::Seq;
+use crate::engine::event::{Event, Fact};
+use crate::engine::rollout::Rollout;
+use crate::engine::service::ServiceState;
+use crate::units::{Seq, ServiceName};
 
 /// How often a compaction may take the file away that is being copied.
 const COPIES_MAX: usize = 5;
@@ -83,6 +86,45 @@ pub fn each_fact(state: &Path, mut each: impl FnMut(Seq, &Fact)) -> Result<(), E
         }
     })?;
     Ok(())
+}
+
+/// What the journal says of services and their open rollouts, as far as it can be read; needs neither lock nor state.
+#[derive(Debug, Default)]
+pub struct Remembered {
+    /// Every service.
+    pub services: BTreeMap<ServiceName, ServiceState>,
+    /// Every rollout that is not over, by its service.
+    pub open: BTreeMap<ServiceName, Rollout>,
+    /// Why not all of it was read.
+    pub damage: Option<Error>,
+}
+
+/// Reads the journal of `state` up to its end, or to where it is damaged.
+#[must_use]
+pub fn remembered(state: &Path) -> Remembered {
+    let mut known = Remembered::default();
+    let damage = each_fact(state, |_, fact| known.take(fact)).err();
+    Remembered { damage, ..known }
+}
+
+impl Remembered {
+    fn take(&mut self, fact: &Fact) {
+        let name = &fact.service;
+        if let Some(id) = &fact.rollout {
+            match (&fact.event, self.open.get_mut(name)) {
+                (Event::Started(started), _) => {
+                    let rollout = Rollout::start(id.clone(), started, fact.at);
+                    self.open.insert(name.clone(), rollout);
+                }
+                (event, Some(rollout)) if rollout.id == *id => rollout.apply(event, fact.at),
+                _ => {}
+            }
+        }
+        let unknown = || ServiceState::unknown(name.clone());
+        let version = self.open.get(name).map(|rollout| &rollout.version);
+        self.services.entry(name.clone()).or_insert_with(unknown).apply(fact, version);
+        self.open.retain(|_, rollout| !rollout.phase.is_over());
+    }
 }
 
 /// Copies a journal's file to the folder `journal` of `to` under its own name, and reads it there.

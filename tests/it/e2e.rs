@@ -3,12 +3,12 @@
 //!
 //! Nothing is scripted but the servers' behaviour. One world at a time: see [`world::World`].
 
-mod admin;
-mod controller;
+pub mod admin;
+pub mod controller;
 mod crash;
 mod edits;
 mod load;
-mod plan;
+pub mod plan;
 mod process;
 mod reaction;
 mod server;

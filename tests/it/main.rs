@@ -11,6 +11,8 @@ mod cli;
 mod conformance;
 mod e2e;
 mod envoy;
+#[cfg(feature = "fault-injection")]
+mod faults;
 mod judge;
 mod metrics;
 mod parts;

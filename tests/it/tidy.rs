@@ -18,15 +18,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("spec", &["units"]),
     ("engine", &["spec", "stats", "units"]),
     ("sim", &["engine", "spec", "stats", "units"]),
+    // Places where tests let the program fail; nothing without its feature.
+    ("faults", &[]),
     ("ports", &["engine", "units"]),
     // Measuring and probing are the driver's work; their own I/O stands behind a port.
-    ("driver", &["ports", "engine", "spec", "units", "metrics::meter", "regions::probe"]),
+    ("driver", &["ports", "engine", "spec", "units", "faults", "metrics::meter", "regions::probe"]),
     ("load_balancer", &["ports", "spec", "units"]),
     // What a poll measured is the engine's type: the judge says what it needs.
     ("metrics", &["ports", "engine::poll", "spec", "units"]),
     // A rollout of the simulator on numbers that were measured.
     ("replay", &["ports", "sim", "engine", "spec", "stats", "units", "metrics::meter"]),
-    ("store", &["ports", "engine", "units"]),
+    ("store", &["ports", "engine", "units", "faults"]),
     // A probe is an HTTP request like those to a metrics source.
     ("regions", &["ports", "spec", "units", "metrics::http"]),
     ("notify", &["ports", "units"]),

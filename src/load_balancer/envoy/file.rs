@@ -150,4 +150,27 @@ impl LoadBalancer for FileBalancer {
             self.failure(format!("written, not read back: {what}"), Outcome::Unknown)
         })
     }
+
+    async fn by_hand(
+        &self,
+        split: &Split,
+        generation: Generation,
+    ) -> Result<Vec<String>, LoadBalancerError> {
+        let weights = self
+            .pair
+            .weights(split)
+            .map_err(|error| self.failure(error, Outcome::Misconfigured))?;
+        let text = self.on_file(move |file| file.rewritten(weights, generation)).await?;
+        let path = quoted(&self.path.display().to_string());
+        let beside = quoted(&format!("{}.new", self.path.display()));
+        Ok(vec![
+            format!("cat > {beside} <<'END_OF_ROUTES'\n{}\nEND_OF_ROUTES", text.trim_end()),
+            format!("mv {beside} {path}"),
+        ])
+    }
+}
+
+/// One word for a shell.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
 }

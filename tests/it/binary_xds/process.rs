@@ -43,12 +43,18 @@ pub struct Running {
 
 impl Running {
     pub fn start(folder: &Path, arguments: &[&str]) -> Self {
+        Self::start_failing(folder, arguments, "")
+    }
+
+    /// The same with places that fail, as the variable `FAILPOINTS` says it.
+    pub fn start_failing(folder: &Path, arguments: &[&str], places: &str) -> Self {
         let (out, errors) =
             (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
         let child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
             .args(arguments)
             .current_dir(folder)
             .env("USER", "ada")
+            .env("FAILPOINTS", places)
             .env_remove("TIDEGATE_FLEET")
             .env_remove("TIDEGATE_STATE")
             .stdin(Stdio::null())
@@ -57,6 +63,11 @@ impl Running {
             .spawn()
             .unwrap();
         Self { child, folder: folder.to_owned(), out, errors }
+    }
+
+    /// What it has written to standard error so far.
+    pub fn errors(&self) -> String {
+        self.left(None).errors
     }
 
     pub fn pid(&self) -> u32 {

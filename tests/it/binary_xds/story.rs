@@ -5,14 +5,14 @@ use serde_json::Value;
 use super::fleet::{Fleet, now_ms};
 use super::process::{Running, call};
 
-const ADOPT: [&str; 4] = ["adopt", "api-gateway", "--version", "v1"];
+pub const ADOPT: [&str; 4] = ["adopt", "api-gateway", "--version", "v1"];
 
-fn run<'a>(pipeline: &'a str, version: &'a str) -> [&'a str; 8] {
+pub fn run<'a>(pipeline: &'a str, version: &'a str) -> [&'a str; 8] {
     ["run", pipeline, "--version", version, "-o", "json", "--service", "api-gateway"]
 }
 
 /// A fleet with metrics, adopted and checked.
-async fn fleet() -> Fleet {
+pub async fn fleet() -> Fleet {
     let mut fleet = Fleet::start().await.with_metrics().await;
     call(fleet.folder(), &ADOPT).expect(0);
     fleet.open().await;
@@ -26,7 +26,7 @@ async fn fleet() -> Fleet {
 }
 
 /// Every weight that an Envoy showed was recorded before.
-fn assert_recorded_first(fleet: &Fleet) {
+pub fn assert_recorded_first(fleet: &Fleet) {
     let history = ["history", "api-gateway", "--limit", "10000", "-o", "json"];
     let facts = call(fleet.folder(), &history).expect(0).json();
     // What the canary's weight means for `green`, which is the canary of every other rollout.
@@ -58,7 +58,7 @@ fn assert_recorded_first(fleet: &Fleet) {
 }
 
 /// The sightings since then are of these weights only.
-fn assert_only(fleet: &Fleet, since_ms: u64, percents: &[f64]) {
+pub fn assert_only(fleet: &Fleet, since_ms: u64, percents: &[f64]) {
     let late: Vec<_> = fleet.seen().into_iter().filter(|one| one.at_ms >= since_ms).collect();
     assert!(late.iter().all(|one| percents.contains(&one.percent)), "{late:?}");
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::driver::Error;
+use tidegate::driver::channels::Handle;
 use tidegate::driver::clock::SystemClock;
 use tidegate::driver::effects::RegionBalancers;
 use tidegate::driver::service::{adopt, start};
 use tidegate::driver::site::{RegionSite, Site};
-use tidegate::driver::task::{Handle, Task, drive};
+use tidegate::driver::supervisor::Driver;
 use tidegate::driver::view::View;
 use tidegate::engine::decide::Answer;
 use tidegate::engine::event::{Actor, Event, Fact};
@@ -100,8 +101,8 @@ impl Controller {
 
     /// Drives a rollout from where it stands.
     pub async fn resume(&self, id: RolloutId) -> Driven {
-        let (task, handle) = Task::resume(Arc::clone(&self.site), &id).await.unwrap();
-        Driven { id, views: handle.views(), handle, task: tokio::spawn(drive(task)) }
+        let (driver, handle) = Driver::resume(Arc::clone(&self.site), &id).await.unwrap();
+        Driven { id, views: handle.views(), handle, task: tokio::spawn(driver.drive()) }
     }
 
     /// Every fact of a rollout; the story is printed.

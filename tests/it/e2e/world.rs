@@ -208,6 +208,26 @@ impl Address {
         }
     }
 
+    /// The same as a file.
+    pub fn fleet_yaml(&self) -> String {
+        let mut text = format!("state: {}\nregions:\n", self.state.display());
+        for (name, share) in REGIONS {
+            let (region, url) = (spelled(name), &self.url);
+            text += &format!(
+                "  {name}: {{share: {share}%, labels: {{region: {region}}}, prometheus: {{url: \"{url}\"}}}}\n"
+            );
+        }
+        text += "services:\n  api-gateway:\n    authority: full\n    slots: [blue, green]\n    targets:\n";
+        for (name, (path, admin)) in &self.regions {
+            let path = path.display();
+            text += &format!(
+                "      {name}: [{{name: edge, envoy_file: {{route: web, path: \"{path}\", clusters: {{blue: api-blue, \
+                 green: api-green}}, admin: [\"http://{admin}\"]}}}}]\n"
+            );
+        }
+        text
+    }
+
     fn region(&self, name: &str, share: f64) -> (RegionName, Region) {
         let region = Region {
             at: at(),

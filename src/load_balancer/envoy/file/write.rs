@@ -94,10 +94,17 @@ impl File {
 
     /// Replaces the weights, keeping everything else; readers see the old file or the new one, whole.
     pub fn write(&self, weights: [Weight; 2], generation: Generation) -> Result<(), Error> {
-        let json = self.is_json()?;
         let directory = self.path.parent().filter(|path| !path.as_os_str().is_empty());
         let directory = directory.unwrap_or(Path::new("."));
         let lock = lock(directory)?;
+        let text = self.rewritten(weights, generation)?;
+        self.replace(directory, &text)?;
+        lock.sync_all().map_err(system("sync the directory"))
+    }
+
+    /// The file's text with other weights.
+    pub fn rewritten(&self, weights: [Weight; 2], generation: Generation) -> Result<String, Error> {
+        let json = self.is_json()?;
         let mut document = self.load()?;
         let route = route::find(&mut document, &self.route)?;
         if let Some(found) = marker::read(route, &self.pair).filter(|found| *found > generation) {
@@ -108,9 +115,7 @@ impl File {
             return Err(Error::Metadata);
         }
         set_version(&mut document);
-        let text = render(&document, json)?;
-        self.replace(directory, &text)?;
-        lock.sync_all().map_err(system("sync the directory"))
+        render(&document, json)
     }
 
     fn is_json(&self) -> Result<bool, Error> {
