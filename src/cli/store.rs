@@ -31,6 +31,9 @@ enum StoreCommand {
     /// Rewrite the journal without checkpoints that newer ones replaced (it is done by itself as well)
     #[command(after_help = "Example:\n  tidegate store compact --state .tidegate")]
     Compact(StateArgs),
+    /// Go on to the newest format of the state directory, after a backup; the previous version refuses it then
+    #[command(after_help = "Example:\n  tidegate store upgrade --state .tidegate")]
+    Upgrade(StateArgs),
 }
 
 /// Copy the journal to a new folder, also while a rollout runs.
@@ -105,6 +108,7 @@ pub(super) async fn store(args: StoreArgs, format: Format) -> Result<Exit, Failu
         StoreCommand::Verify(state) => verify(&existing(&state)?, format),
         StoreCommand::Rebuild(state) => rebuild(&existing(&state)?, format),
         StoreCommand::Compact(state) => compact(&existing(&state)?, format).await,
+        StoreCommand::Upgrade(state) => upgrade(&existing(&state)?, format),
     }
 }
 
@@ -154,6 +158,17 @@ async fn compact(folder: &Path, format: Format) -> Result<Exit, Failure> {
     let compacted = Compacted { state: folder.to_owned(), bytes_before, bytes };
     output::emit(format, &compacted, |it| {
         format!("the journal had {} bytes and has {}", it.bytes_before, it.bytes)
+    })?;
+    Ok(Exit::Done)
+}
+
+fn upgrade(folder: &Path, format: Format) -> Result<Exit, Failure> {
+    let upgraded = offline::upgrade(folder)?;
+    output::emit(format, &upgraded, |it| match &it.backup {
+        Some(backup) => {
+            format!("format {} is format {} now; as it was: {}", it.from, it.to, backup.display())
+        }
+        None => format!("it has format {} already", it.to),
     })?;
     Ok(Exit::Done)
 }

@@ -19,7 +19,7 @@ use super::site::Site;
 use super::view::View;
 use super::{Error, STATISTICS};
 use crate::engine::decide::{Answer, decide};
-use crate::engine::event::Actor;
+use crate::engine::event::{Actor, Event};
 use crate::engine::input::{Command, Input, Polled};
 use crate::engine::invariants;
 use crate::engine::judge::Judge;
@@ -184,8 +184,13 @@ impl Task {
             return Err(Error::Invariant(broken.join("; ")));
         }
         let looked = matches!(input, Input::Polled(_));
+        // A window must not reach over a change of weights, also when the process dies before the next look.
+        let cut = decision.events.iter().any(|event| matches!(event, Event::DriftFound { .. }));
+        if cut {
+            decision.events.iter().for_each(|event| self.measuring.follow(event, now));
+        }
         if !decision.events.is_empty() || looked {
-            let checkpoint = looked.then(|| self.checkpoint()).transpose()?;
+            let checkpoint = (looked || cut).then(|| self.checkpoint()).transpose()?;
             let recorded =
                 self.recorder.record(&self.state, &decision.events, checkpoint.as_ref(), now);
             if let Recorded::Held(what) = recorded.await? {

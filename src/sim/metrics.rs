@@ -64,6 +64,17 @@ impl Metrics {
         Self { truth, generation: Generation(0), looks: 0, looks_all: 0 }
     }
 
+    /// The same for the real statistics, which make of it what they can: good, or bad from a stage on.
+    pub(super) fn bad_from(&mut self) -> Option<usize> {
+        match self.truth {
+            Truth::Bad(stage) => Some(stage),
+            _ => {
+                self.truth = Truth::Good;
+                None
+            }
+        }
+    }
+
     /// One look at the weights that `state` has.
     pub(super) fn look(&mut self, state: &Rollout) -> Judgement {
         if self.generation != state.generation {

@@ -25,6 +25,7 @@ mod shrink;
 mod simulation;
 pub mod statistics;
 mod traffic;
+mod users;
 mod walk;
 mod world;
 

@@ -23,6 +23,10 @@ pub struct Options {
     pub decide: fn(&Rollout, &Input, Timestamp) -> Decision,
     /// What is outstanding: the engine, or a wrong one.
     pub outstanding: fn(&Rollout) -> Vec<Action>,
+    /// Requests are drawn and the real statistics judge them, instead of verdicts that are drawn.
+    pub statistics: bool,
+    /// A wrong driver: keeps what it has read over a restart, and begins the evidence anew.
+    pub forgets_wealth: bool,
     /// A wrong driver: takes what it asked for as what it read.
     pub believes_echo: bool,
     /// A wrong driver: takes every answer as one to the newest question.
@@ -39,11 +43,22 @@ impl Default for Options {
             faults_max: 8,
             decide,
             outstanding,
+            statistics: false,
+            forgets_wealth: false,
             believes_echo: false,
             forgets_question: false,
             answers_early: false,
         }
     }
+}
+
+/// A variation of the sample plan that the real statistics can decide.
+pub(super) fn decidable(plan: Plan) -> Plan {
+    let mut plan = plan;
+    for stage in &mut plan.stages {
+        stage.max_duration = Millis::from_secs(900);
+    }
+    plan
 }
 
 /// A variation of the sample plan: steps, waves, gates, holdback, authority, policies.

@@ -11,6 +11,9 @@ use super::{Coverage, Options, Report, Simulation};
 use crate::spec::plan::Plan;
 use crate::units::Millis;
 
+/// Of the sample's seeds every such one is judged by the real statistics.
+const STATISTICS_EVERY: u64 = 40;
+
 /// What a hunt came to.
 #[derive(Debug)]
 pub struct Hunted {
@@ -43,7 +46,8 @@ pub fn hunt(
             if seed >= seeds.end {
                 return coverage;
             }
-            let report = Simulation::new(seed, planned(seed), options.clone()).run();
+            let own = options_of(seed, plan, options);
+            let report = Simulation::new(seed, planned(seed), own).run();
             coverage.add(&report.coverage);
             rollouts.fetch_add(1, Ordering::Relaxed);
             done();
@@ -66,8 +70,17 @@ pub fn hunt(
         }
     });
     let broken = broken.into_inner().unwrap_or_default();
-    let broken = broken.map(|seed| Box::new(smallest(seed, &planned(seed), options)));
+    let broken = broken.map(|seed| {
+        let own = options_of(seed, plan, options);
+        Box::new(smallest(seed, &planned(seed), &own))
+    });
     Hunted { rollouts: rollouts.into_inner(), coverage, broken }
+}
+
+/// One seed in so many is judged by the real statistics on requests, the others have drawn verdicts.
+fn options_of(seed: u64, plan: Option<&Plan>, options: &Options) -> Options {
+    let statistics = plan.is_none() && seed.is_multiple_of(STATISTICS_EVERY);
+    Options { statistics: options.statistics || statistics, ..options.clone() }
 }
 
 /// A seed that breaks a promise with as few faults as still do, and its history.

@@ -10,6 +10,7 @@ use super::coverage::Coverage;
 use super::fault::{self, CrashPoint, Planned};
 use super::options::{self, Options};
 use super::recorded::Recorded;
+use super::users::Statistician;
 use super::world::World;
 use super::{checks, sample};
 use crate::engine::decide;
@@ -43,6 +44,8 @@ pub struct Report {
     pub violations: Vec<String>,
     /// What went wrong in the world.
     pub faults: Vec<Planned>,
+    /// Changes of weights that were decided on, in order.
+    pub story: Vec<String>,
     /// Facts and writes in order, for people.
     pub history: Vec<String>,
     /// How often everything happened.
@@ -60,6 +63,8 @@ pub struct Simulation {
     pub(super) world: World,
     pub(super) checks: checks::Checks,
     pub(super) coverage: Coverage,
+    statistician: Option<Statistician>,
+    story: Vec<String>,
     history: Vec<String>,
     keeps_history: bool,
     unread: Vec<RegionName>,
@@ -86,7 +91,12 @@ impl Simulation {
     /// The same with these faults, in order of time.
     #[must_use]
     pub fn with_faults(seed: u64, plan: Plan, faults: Vec<Planned>, options: Options) -> Self {
-        let world = World::new(&plan, &faults, &mut Pcg64Mcg::seed_from_u64(seed));
+        let mut world = World::new(&plan, &faults, &mut Pcg64Mcg::seed_from_u64(seed));
+        let plan = if options.statistics { options::decidable(plan) } else { plan };
+        let statistician = options.statistics.then(|| {
+            let bad_from = world.metrics.bad_from();
+            Statistician::new(seed, &plan, bad_from, options.forgets_wealth)
+        });
         let recorded = Recorded::new(plan, world.now());
         Self {
             seed,
@@ -97,6 +107,8 @@ impl Simulation {
             world,
             checks: checks::Checks::default(),
             coverage: Coverage::default(),
+            statistician,
+            story: Vec::new(),
             history: Vec::new(),
             keeps_history: false,
             unread: Vec::new(),
@@ -132,6 +144,7 @@ impl Simulation {
             phase: self.state.phase,
             violations: self.checks.violations,
             faults: self.faults,
+            story: self.story,
             history: self.history,
             coverage: self.coverage,
         }
@@ -160,6 +173,10 @@ impl Simulation {
         self.checks.pass(&self.state, TICK);
         let generation = self.recorded.generation();
         self.world.advance(TICK, generation, &mut self.coverage);
+        if let Some(statistician) = &mut self.statistician {
+            let balancers = &self.world.balancers;
+            statistician.users.pass(TICK, self.state.stage, |name| balancers[name].weight);
+        }
         if !self.healed && self.world.real >= self.options.faults_until {
             self.healed = true;
             self.world.heal();
@@ -204,6 +221,9 @@ impl Simulation {
             self.checks.violations.push("replay differs from the live state".to_owned());
         }
         self.state = folded;
+        if let Some(statistician) = &mut self.statistician {
+            statistician.restarted(&self.state.plan);
+        }
         while self.turn(&Input::Recovered).is_err() {}
     }
 
@@ -225,9 +245,17 @@ impl Simulation {
         }
         for event in decision.events {
             self.see(&event);
+            if let Some(statistician) = &mut self.statistician {
+                statistician.follow(&event);
+            }
             self.checks.fact(&self.state, &event, &self.world);
             self.state.apply(&event, now);
             self.recorded.append(event, now);
+        }
+        if let Some(statistician) = &mut self.statistician
+            && matches!(input, Input::Polled(_))
+        {
+            statistician.recorded();
         }
         self.checks.violations.extend(invariants::violations(&self.state));
         // The reading that ended the preparation may also confirm the gate's zero.
@@ -254,6 +282,7 @@ impl Simulation {
 
     fn see(&mut self, event: &Event) {
         self.coverage.see("event", event);
+        self.tell(event);
         if let Event::DriftFound { kind, .. } = event {
             self.coverage.see("drift", kind);
         }
@@ -265,6 +294,18 @@ impl Simulation {
             self.quiet_ticks = 0;
             self.note(|| format!("{event:?}"));
         }
+    }
+
+    fn tell(&mut self, event: &Event) {
+        let told = match event {
+            Event::StepEntered { stage, step, .. } => format!("stage {stage} step {step}"),
+            Event::RollbackStarted { cause, .. } => {
+                format!("back: {}", super::coverage::variant(cause))
+            }
+            Event::Promoted { .. } => "promoted".to_owned(),
+            _ => return,
+        };
+        self.story.push(told);
     }
 
     fn note(&mut self, text: impl FnOnce() -> String) {
@@ -353,7 +394,14 @@ impl Simulation {
             return Ok(());
         }
         self.poll_at = self.world.real.plus(sample::POLL);
-        let mut judgement = self.world.metrics.look(&self.state);
+        let mut judgement = match &mut self.statistician {
+            Some(statistician) => {
+                let judgement = statistician.look(&self.state, &self.unread, self.world.real);
+                self.checks.violations.extend(statistician.impossible(&judgement));
+                judgement
+            }
+            None => self.world.metrics.look(&self.state),
+        };
         let confirmed =
             |name: &RegionName| self.state.regions[name].confirmed == Some(self.state.generation);
         judgement.data.retain(|name, _| confirmed(name));

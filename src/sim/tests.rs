@@ -39,6 +39,58 @@ fn rollouts_crowded_with_faults_break_no_promise() {
 }
 
 #[test]
+fn five_hundred_rollouts_with_the_real_statistics_break_no_promise() {
+    let options = Options { statistics: true, ..Options::default() };
+    let coverage = run_all(0..500, &options);
+    println!("{coverage}");
+    for seen in
+        ["cause Breach", "end Promoted", "event StagePassed", "truth Bad", "event Recovered"]
+    {
+        assert!(coverage.of(seen) > 20, "{seen}");
+    }
+}
+
+/// A rollout with crashes at the faults' times and nothing else, and the same without.
+fn with_and_without_crashes(seed: u64, options: &Options) -> [Report; 2] {
+    let all = Simulation::new(seed, Simulation::plan(seed), options.clone()).run().faults;
+    let crashes = all.into_iter().filter(|planned| matches!(planned.fault, Fault::Crash(_)));
+    [crashes.collect(), Vec::new()].map(|faults| {
+        let plan = Simulation::plan(seed);
+        Simulation::with_faults(seed, plan, faults, options.clone()).keeping_history().run()
+    })
+}
+
+#[test]
+fn a_rollout_that_dies_on_its_way_takes_the_way_of_one_that_does_not() {
+    for statistics in [false, true] {
+        let options = Options { statistics, faults_max: 20, ..Options::default() };
+        let seeds = if statistics { 0..150 } else { 0..1_500 };
+        let mut died = 0;
+        for seed in seeds {
+            let [crashed, whole] = with_and_without_crashes(seed, &options);
+            // Drawn metrics go dark after so many looks, and a death takes looks away.
+            if ["CanaryDark", "SourceDark", "Flapping"]
+                .iter()
+                .any(|truth| whole.coverage.of(&format!("truth {truth}")) > 0)
+            {
+                continue;
+            }
+            died += crashed.coverage.of("recovered");
+            assert_eq!(
+                (&crashed.story, crashed.phase),
+                (&whole.story, whole.phase),
+                "seed {seed}, statistics {statistics}: {:?}\n{}\n\n{}",
+                crashed.faults,
+                crashed.history.join("\n"),
+                whole.history.join("\n"),
+            );
+        }
+        println!("{died} deaths, statistics {statistics}");
+        assert!(died > 100, "{died}");
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_history() {
     for seed in 0..20 {
         let once = || {
@@ -115,6 +167,12 @@ fn a_driver_that_takes_an_old_answer_for_a_new_one_is_found() {
 fn a_driver_that_answers_before_it_records_is_found() {
     let options = Options { answers_early: true, faults_max: 40, ..Options::default() };
     is_found(&options, "was told it goes back");
+}
+
+#[test]
+fn a_driver_that_begins_its_evidence_anew_after_a_crash_is_found() {
+    let options = Options { statistics: true, forgets_wealth: true, ..Options::default() };
+    is_found(&options, "looks became that of");
 }
 
 /// As if every region had been read back at what is wanted.

@@ -106,6 +106,7 @@ impl Sway {
 }
 
 /// The requests of one window in one region.
+#[derive(Debug, Clone)]
 pub(super) struct Window {
     canary: Option<Requests>,
     stable: Option<Requests>,
@@ -114,6 +115,7 @@ pub(super) struct Window {
 }
 
 /// Those of one arm.
+#[derive(Debug, Clone, Default)]
 struct Requests {
     counts: Arm,
     histogram: ArmHistogram,
@@ -145,6 +147,43 @@ impl Window {
             edges: traffic.edges.clone(),
             holds: canary.holds,
         }
+    }
+
+    /// Nothing yet.
+    pub(super) fn empty(traffic: &Traffic) -> Self {
+        Self { canary: None, stable: None, edges: traffic.edges.clone(), holds: true }
+    }
+
+    /// Takes in what came after it.
+    pub(super) fn add(&mut self, later: &Self) {
+        for (sum, came) in [(&mut self.canary, &later.canary), (&mut self.stable, &later.stable)] {
+            if let Some(came) = came {
+                sum.get_or_insert_default().combine(came, |one, other| one + other);
+            }
+        }
+        self.holds = later.holds;
+    }
+
+    /// What came since `before`, which this goes on from; an arm without requests has nothing.
+    pub(super) fn since(&self, before: &Self) -> Self {
+        let arm = |now: &Option<Requests>, before: &Option<Requests>| {
+            let mut rest = now.clone()?;
+            if let Some(before) = before {
+                rest.combine(before, |one, other| one - other);
+            }
+            (rest.counts.total > 0.0).then_some(rest)
+        };
+        Self {
+            canary: arm(&self.canary, &before.canary),
+            stable: arm(&self.stable, &before.stable),
+            edges: self.edges.clone(),
+            holds: self.holds,
+        }
+    }
+
+    /// Requests of the canary.
+    pub(super) fn canary_total(&self) -> f64 {
+        self.canary.as_ref().map_or(0.0, |canary| canary.counts.total)
     }
 
     /// What an analysis makes of it.
@@ -189,6 +228,19 @@ impl Requests {
             histogram: histogram(total, median, edges, random),
             rating: behaviour.rating + RATING_SPREAD * noise,
         }
+    }
+}
+
+impl Requests {
+    /// Counts become what `of` makes of both; gauges are those of `self`, or of the other where it has none.
+    fn combine(&mut self, other: &Self, of: impl Fn(f64, f64) -> f64) {
+        self.counts.bad = of(self.counts.bad, other.counts.bad);
+        self.counts.total = of(self.counts.total, other.counts.total);
+        self.histogram.total = of(self.histogram.total, other.histogram.total);
+        self.histogram.cumulative.resize(other.histogram.cumulative.len(), 0.0);
+        let buckets = self.histogram.cumulative.iter_mut().zip(&other.histogram.cumulative);
+        buckets.for_each(|(own, other)| *own = of(*own, *other));
+        self.rating = other.rating;
     }
 }
 

@@ -117,6 +117,26 @@ pub enum Error {
     /// The database that holds the state could not be read or written.
     #[error("the state could not be read or written")]
     State(#[source] Box<sled::Error>),
+    /// The state directory is of a newer version of this program.
+    #[error(
+        "the state directory has format {found}, and this program reads formats up to {known}: use a newer one"
+    )]
+    Format {
+        /// What it says.
+        found: u32,
+        /// What can be read.
+        known: u32,
+    },
+    /// The state directory is kept for the previous version of this program.
+    #[error(
+        "the state directory has format {found}, which is not compacted: `tidegate store upgrade` goes on to {known}"
+    )]
+    NotUpgraded {
+        /// Its format.
+        found: u32,
+        /// The newest.
+        known: u32,
+    },
     /// Too little is free for a new rollout.
     #[error(
         "{} MiB are free on the disk of the state directory, and a new rollout starts with {} or more",

@@ -370,6 +370,40 @@ mod tests {
         assert!(matches!(journal.write(&bytes, head), Err(Error::Stopped)));
     }
 
+    /// Power loss: of what was written since the last sync any part may be gone, or garbage.
+    #[test]
+    fn row_12_what_was_acknowledged_outlives_a_power_loss_that_drops_unsynced_bytes() {
+        let directory = tempfile::tempdir().unwrap();
+        let synced: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let (keeps, log) = (synced.clone(), directory.path().join("00000001.log"));
+        let path = log.clone();
+        let hooks = Hooks {
+            sync: Box::new(move |_| {
+                *keeps.lock().unwrap() = fs::read(&path)?;
+                Ok(())
+            }),
+            fatal: Box::new(|_| {}),
+        };
+        let (mut journal, _) = opened(directory.path(), hooks);
+        let mut acknowledged = Vec::new();
+        for number in 0..40_u32 {
+            let text = format!("record {number}");
+            let (bytes, head) = frames(&journal.head(), &text);
+            journal.write(&bytes, head).unwrap();
+            acknowledged.push(text.into_bytes());
+            // The next one is on its way and was not synced: none of it, some of it or garbage is on disk.
+            let (next, _) = frames(&head, "never acknowledged");
+            let lost = [Vec::new(), next[..next.len() / 2].to_vec(), vec![0; next.len()], next];
+            for tail in lost {
+                let after = tempfile::tempdir().unwrap();
+                let on_disk = [&synced.lock().unwrap()[..], &tail[..]].concat();
+                fs::write(after.path().join("00000001.log"), on_disk).unwrap();
+                let (_, payloads) = opened(after.path(), Hooks::default());
+                assert_eq!(payloads[..acknowledged.len()], acknowledged[..], "after {number}");
+            }
+        }
+    }
+
     #[test]
     fn a_torn_end_is_cut_and_written_over() {
         let directory = tempfile::tempdir().unwrap();

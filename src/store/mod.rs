@@ -13,6 +13,7 @@
 mod chunks;
 mod compact;
 mod error;
+mod format;
 mod frame;
 mod journal;
 mod lock;
@@ -86,17 +87,21 @@ impl Store {
     pub fn open_compacting(path: &Path, bytes_min: u64) -> Result<Self, Error> {
         journal::make_directory(path)?;
         let lock = Lock::take(path)?;
+        if let Some(found) = format::read(path)?.filter(|found| *found > format::NEWEST) {
+            return Err(Error::Format { found, known: format::NEWEST });
+        }
         let mut journal = Journal::open(&path.join("journal"), Hooks::default())?;
         let state = open_state(path)?;
         let state = with_journal(path, state, &mut journal)?;
         catch_up(&mut journal, &state)?;
+        let format = format::settle(path, journal.place())?;
         let journal_path = RwLock::new(journal.path().to_owned());
         let shared = Arc::new(Shared { state, journal: journal_path, _lock: lock });
         let (requests, receiver) = mpsc::channel(QUEUE_REQUESTS_MAX);
         let writer_shared = shared.clone();
         let writer = std::thread::Builder::new()
             .name("journal".to_owned())
-            .spawn(move || writer::run(receiver, journal, writer_shared, bytes_min))
+            .spawn(move || writer::run(receiver, journal, writer_shared, format, bytes_min))
             .map_err(Error::file("start a thread for", path))?;
         Ok(Self { shared, requests: Some(requests), writer: Some(writer) })
     }

@@ -12,7 +12,7 @@ use super::frame::Frames;
 use super::journal::{make_directory, newest_file, sync_directory};
 use super::lock::Lock;
 use super::record::Entry;
-use super::{Error, Store, move_aside};
+use super::{Error, Store, format, move_aside};
 use crate::engine::event::{Event, Fact};
 use crate::engine::rollout::Rollout;
 use crate::engine::service::ServiceState;
@@ -74,6 +74,37 @@ pub fn set_state_aside(path: &Path) -> Result<Option<PathBuf>, Error> {
         return Ok(None);
     }
     move_aside(path, "the state is to be made anew").map(Some)
+}
+
+/// What an upgrade did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Upgraded {
+    /// The format before.
+    pub from: u32,
+    /// The format now.
+    pub to: u32,
+    /// The copy of the journal as it was; none where nothing was to be done.
+    pub backup: Option<PathBuf>,
+}
+
+/// Goes on to the newest format, after a backup of the journal within the state directory.
+///
+/// From then on the previous version of this program refuses the directory.
+pub fn upgrade(state: &Path) -> Result<Upgraded, Error> {
+    // What is damaged is not upgraded.
+    drop(Store::open(state)?);
+    let lock = Lock::take(state)?;
+    let (from, to) = (format::read(state)?.unwrap_or(1), format::NEWEST);
+    if from == to {
+        return Ok(Upgraded { from, to, backup: None });
+    }
+    let to_folder = state.join(format!("before-format-{to}"));
+    // One that was cut short is no backup yet.
+    let _ = fs::remove_dir_all(&to_folder);
+    backup(state, &to_folder)?;
+    format::write(state, to)?;
+    drop(lock);
+    Ok(Upgraded { from, to, backup: Some(to_folder) })
 }
 
 /// Every fact with its sequence in its stream, in the order of the journal, also while a process writes it.

@@ -13,10 +13,10 @@ use crate::engine::service::ServiceState;
 use crate::ports::Checkpoint;
 use crate::units::{RolloutId, Seq, ServiceName};
 
-/// Version of the records that this code writes.
+/// Version of a record that the first format has already.
 const VERSION: u32 = 1;
-/// Version of what only a compacted journal has: a mark, and records that come after others were left out.
-const VERSION_COMPACTED: u32 = 2;
+/// Version of what came later: a mark, records that come after others were left out, and facts that there were not.
+const VERSION_NEWEST: u32 = 2;
 
 /// One append: facts of one service, and perhaps a checkpoint of one of its rollouts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,15 +75,15 @@ impl Entry {
     /// The bytes of a mark.
     pub fn mark(Place { generation, head }: Place) -> Result<Vec<u8>, serde_json::Error> {
         let compacted = Mark { generation, seq: head.seq, hash: head.hash };
-        serde_json::to_vec(&Marked { v: VERSION_COMPACTED, compacted })
+        serde_json::to_vec(&Marked { v: VERSION_NEWEST, compacted })
     }
 
     /// Reads an entry of the journal; `seq` is its place there, for the message.
     pub fn decode(seq: Seq, bytes: &[u8]) -> Result<Self, Error> {
         let fail = |source| Error::Record { seq, source };
         let Versioned { v: version, compacted } = serde_json::from_slice(bytes).map_err(fail)?;
-        if !(VERSION..=VERSION_COMPACTED).contains(&version) {
-            return Err(Error::Version { seq, version, known: VERSION_COMPACTED });
+        if !(VERSION..=VERSION_NEWEST).contains(&version) {
+            return Err(Error::Version { seq, version, known: VERSION_NEWEST });
         }
         if let Some(Mark { generation, seq, hash }) = compacted {
             return Ok(Self::Mark(Place { generation, head: Head { seq, hash } }));
@@ -102,8 +102,11 @@ impl Record {
         checkpoint: Option<&Checkpoint>,
     ) -> Self {
         let steps = facts.len().max(1) as u64;
+        let is_new =
+            |fact: &Fact| matches!(fact.event, Event::Quarantined { .. } | Event::Released { .. });
         Self {
-            v: VERSION,
+            // An older program must refuse what it does not know, by version.
+            v: if facts.iter().any(is_new) { VERSION_NEWEST } else { VERSION },
             service: service.clone(),
             stream_seq: Seq(expected.0.saturating_add(steps)),
             facts: facts.to_vec(),
@@ -127,14 +130,14 @@ impl Record {
     /// The same after so many sequences that were left out.
     #[must_use]
     pub fn after_skipping(self, skipped: u64) -> Self {
-        Self { v: VERSION_COMPACTED, skips: self.skips + skipped, ..self }
+        Self { v: VERSION_NEWEST, skips: self.skips + skipped, ..self }
     }
 
     /// Nothing but so many sequences that were left out, up to `stream_seq`.
     #[must_use]
     pub fn skipping(service: ServiceName, stream_seq: Seq, skipped: u64) -> Self {
         let (facts, checkpoint, skips) = (Vec::new(), None, skipped.saturating_sub(1));
-        Self { v: VERSION_COMPACTED, service, stream_seq, facts, skips, checkpoint }
+        Self { v: VERSION_NEWEST, service, stream_seq, facts, skips, checkpoint }
     }
 
     /// Every fact with its sequence in the stream.

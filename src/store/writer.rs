@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Error;
 use super::Shared;
 use super::compact::{self, Compacted};
+use super::format;
 use super::frame::{self, HEADER_BYTES, Head, WRITE_BYTES_MAX};
 use super::journal::Journal;
 use super::record::Record;
@@ -44,10 +45,11 @@ pub fn run(
     mut requests: mpsc::Receiver<Request>,
     journal: Journal,
     shared: Arc<Shared>,
+    format: u32,
     bytes_min: u64,
 ) {
     let compaction = Compaction { bytes_min, running: None, failed_at: 0 };
-    let mut writer = Writer { journal, shared, compaction, stopped: false };
+    let mut writer = Writer { journal, shared, format, compaction, stopped: false };
     while let Some(request) = requests.blocking_recv() {
         let mut batch = Batch::new(writer.journal.head());
         let mut next = Some(request);
@@ -97,6 +99,8 @@ impl Batch {
 struct Writer {
     journal: Journal,
     shared: Arc<Shared>,
+    /// What the state directory is kept in.
+    format: u32,
     compaction: Compaction,
     /// The state could not follow the journal.
     stopped: bool,
@@ -153,7 +157,7 @@ impl Writer {
 
     /// Starts a compaction when there is enough to leave out, and takes its file over when it is done.
     fn keep_small(&mut self) {
-        if self.stopped {
+        if self.stopped || self.format < format::COMPACTED {
             return;
         }
         let (new, left) = self.journal.bytes();
@@ -208,6 +212,9 @@ impl Writer {
     fn compact(&mut self) -> Result<(), Error> {
         if self.stopped {
             return Err(Error::Stopped);
+        }
+        if self.format < format::COMPACTED {
+            return Err(Error::NotUpgraded { found: self.format, known: format::NEWEST });
         }
         self.take_over();
         let compacted =

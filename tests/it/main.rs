@@ -13,6 +13,7 @@ mod e2e;
 mod envoy;
 #[cfg(feature = "fault-injection")]
 mod faults;
+mod golden;
 mod judge;
 mod metrics;
 mod parts;
