@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tidegate::engine::decide::decide;
 use tidegate::engine::event::{Actor, Adopted, Event, Fact};
+use tidegate::engine::input::{Command, Input};
 use tidegate::ports::{Checkpoint, Journal};
 use tidegate::sim::sample;
 use tidegate::store::Store;
@@ -38,6 +40,7 @@ fn main() {
         "{many:>12.0}  of {CALLERS} callers at once, who share syncs ({:.1} times it)",
         many / machine
     );
+    runtime.block_on(rollbacks());
     recovery(&runtime);
     if std::env::args().any(|argument| argument == "--full") {
         runtime.block_on(hour(UPDATES));
@@ -106,6 +109,51 @@ async fn appends(callers: u64) -> f64 {
         all += task.await.unwrap();
     }
     all as f64 / begin.elapsed().as_secs_f64()
+}
+
+/// From the decision to go back to its record on disk, while everybody else writes as fast as they can.
+async fn rollbacks() {
+    let folder = tempfile::tempdir_in("target").unwrap();
+    let store = Arc::new(Store::open(folder.path()).unwrap());
+    let others: Vec<_> = (1..CALLERS)
+        .map(|number| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let name = service(number);
+                let (mut seq, fact) = (Seq(0), [adopted(&name)]);
+                loop {
+                    seq = store.append(&name, seq, &fact, None).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let name = service(0);
+    let (id, start) = started(&name);
+    let state = sample::rollout(sample::plan());
+    let mut seq = store.append(&name, Seq(0), &[adopted(&name), start], None).await.unwrap();
+    let (mut took, begin) = (Vec::new(), Instant::now());
+    while begin.elapsed() < MEASURE {
+        let (by, reason) = (sample::person(), "slow".to_owned());
+        let input = Input::Commanded { by, command: Command::Rollback { reason } };
+        let asked = Instant::now();
+        let decision = decide(&state, &input, Timestamp(1));
+        let facts: Vec<_> =
+            decision.events.into_iter().map(|event| fact(&name, Some(&id), event)).collect();
+        seq = store.append(&name, seq, &facts, None).await.unwrap();
+        took.push(asked.elapsed().as_secs_f64() * 1e3);
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    others.iter().for_each(tokio::task::JoinHandle::abort);
+    took.sort_by(f64::total_cmp);
+    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
+    println!(
+        "{:>12.2}  ms from the decision to go back to its record on disk, beside {} writers (p99 {:.2}, worst of {} {:.2})",
+        at(0.5),
+        CALLERS - 1,
+        at(0.99),
+        took.len(),
+        at(1.0)
+    );
 }
 
 fn recovery(runtime: &tokio::runtime::Runtime) {

@@ -32,6 +32,9 @@ pub mod demo;
 pub mod driver;
 #[cfg(feature = "daemon")]
 pub mod faults;
+#[cfg(feature = "fault-injection")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "daemon")]
 pub mod load_balancer;
 #[cfg(feature = "daemon")]

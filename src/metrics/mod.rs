@@ -36,3 +36,11 @@ pub fn connect(region: &fleet::Region) -> Result<Arc<dyn MetricsSource>, Error> 
         }
     }
 }
+
+/// Reads any bytes as an answer of Prometheus and as a page of metrics.
+#[cfg(feature = "fault-injection")]
+pub fn read_anything(bytes: &[u8]) {
+    prometheus::read_anything(bytes);
+    // It is understood or refused; neither may panic.
+    let _ = text::parse(bytes);
+}

@@ -298,6 +298,24 @@ fn native(bytes: &[u8]) -> bool {
     bytes.windows(mark.len()).any(|window| window == mark)
 }
 
+/// Reads any bytes as an answer.
+#[cfg(feature = "fault-injection")]
+pub fn read_anything(bytes: &[u8]) {
+    let config = fleet::Prometheus {
+        url: "http://127.0.0.1:9".to_owned(),
+        auth: None,
+        ca: None,
+        timeout: Millis::from_secs(1),
+        bytes_max: 1 << 20,
+        aggregated: false,
+    };
+    let Ok(source) = Prometheus::new(&config) else { return };
+    let Ok(data) = source.parsed(bytes) else { return };
+    if let Ok(series) = source.series(data) {
+        assert!(series.len() <= SERIES_MAX);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

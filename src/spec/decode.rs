@@ -44,7 +44,10 @@ impl Decoder {
         help: impl Into<String>,
     ) {
         let location = span.location(&self.file);
-        let (message, help) = (message.into(), help.into());
+        let (message, mut help): (String, String) = (message.into(), help.into());
+        if help.is_empty() {
+            help = format!("`tidegate explain {code}` says what is expected");
+        }
         self.problems.push(Diagnostic {
             code,
             severity,

@@ -86,7 +86,9 @@ impl Node {
 /// Reads a file of at most [`BYTES_MAX`]. The error is the problem to show.
 pub fn read(path: &Path) -> Result<String, Diagnostic> {
     let file = shown_path(path);
-    let problem = |code, message: String| problem(code, &file, Span::START, message, String::new());
+    let help = "the file has to be readable, UTF-8 and of a size that people read";
+    let problem =
+        |code, message: String| problem(code, &file, Span::START, message, help.to_owned());
     let unreadable = |error: std::io::Error| {
         problem(codes::UNREADABLE, format!("cannot read this file: {error}"))
     };
@@ -135,7 +137,7 @@ pub fn parse_as<T: serde::de::DeserializeOwned>(file: &str, text: &str) -> Resul
             file,
             span,
             shown(&error.to_string()),
-            String::new(),
+            "the documentation of its owner says what may stand here".to_owned(),
         ));
         problems
     })
@@ -151,6 +153,11 @@ fn problem(
     let location = span.location(file);
     Diagnostic { code, severity: Severity::Error, message, help, location, length: span.length }
 }
+
+/// Help for what is too large.
+const SMALLER: &str = "nothing that people write needs this much; several files may share the work";
+/// Help for what is not YAML.
+const QUOTE: &str = "look for a missing quote, bracket or colon at this place or right before it";
 
 struct Reader<'a> {
     file: &'a str,
@@ -173,7 +180,7 @@ impl Reader<'_> {
                 codes::TOO_LARGE,
                 Span::START,
                 &format!("larger than {BYTES_MAX} bytes"),
-                "",
+                SMALLER,
             ));
         }
         self.depth_of_brackets(text)?;
@@ -197,10 +204,17 @@ impl Reader<'_> {
                     root = Some(self.node(&mut events, event, span, 0)?);
                 }
                 Event::StreamEnd => break,
-                _ => return Err(self.fatal(codes::SYNTAX, at(span), "unexpected content", "")),
+                _ => return Err(self.fatal(codes::SYNTAX, at(span), "unexpected content", QUOTE)),
             }
         }
-        root.ok_or_else(|| self.fatal(codes::SYNTAX, Span::START, "the file is empty", ""))
+        root.ok_or_else(|| {
+            self.fatal(
+                codes::SYNTAX,
+                Span::START,
+                "the file is empty",
+                "`tidegate schema` shows what may stand in it",
+            )
+        })
     }
 
     /// The scanner keeps a stack of its own for `[` and `{`: bound it before it runs.
@@ -223,7 +237,12 @@ impl Reader<'_> {
     }
 
     fn too_deep(&self, span: Span) -> Fatal {
-        self.fatal(codes::TOO_LARGE, span, &format!("nested deeper than {DEPTH_MAX} levels"), "")
+        self.fatal(
+            codes::TOO_LARGE,
+            span,
+            &format!("nested deeper than {DEPTH_MAX} levels"),
+            SMALLER,
+        )
     }
 
     fn next<'t>(&self, events: &mut Events<'t>) -> Result<(Event<'t>, YamlSpan), Fatal> {
@@ -235,10 +254,10 @@ impl Reader<'_> {
                     codes::SYNTAX,
                     span,
                     &format!("not YAML: {}", shown(error.info())),
-                    "",
+                    QUOTE,
                 ))
             }
-            None => Err(self.fatal(codes::SYNTAX, Span::START, "the file ends too early", "")),
+            None => Err(self.fatal(codes::SYNTAX, Span::START, "the file ends too early", QUOTE)),
         }
     }
 
@@ -258,7 +277,7 @@ impl Reader<'_> {
                 codes::TOO_LARGE,
                 at(span),
                 &format!("more than {NODES_MAX} values"),
-                "",
+                SMALLER,
             ));
         }
         let span_of = at(span);
@@ -277,7 +296,12 @@ impl Reader<'_> {
             Event::Scalar(text, style, anchor, tag) => {
                 plainly(anchor, tag.is_some(), self)?;
                 if text.contains('\0') {
-                    return Err(self.fatal(codes::SYNTAX, span_of, "a NUL character", ""));
+                    return Err(self.fatal(
+                        codes::SYNTAX,
+                        span_of,
+                        "a NUL character",
+                        "take it out; it stands for nothing here",
+                    ));
                 }
                 Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain }
             }
@@ -292,7 +316,7 @@ impl Reader<'_> {
             Event::Alias(_) => {
                 return Err(self.unsupported(span_of, "an alias (`*...`)", "write the value out"));
             }
-            _ => return Err(self.fatal(codes::SYNTAX, span_of, "a value is missing", "")),
+            _ => return Err(self.fatal(codes::SYNTAX, span_of, "a value is missing", QUOTE)),
         };
         Ok(Node { span: span_of, value })
     }

@@ -194,3 +194,30 @@ fn read(path: &Path, mut each: impl FnMut(Entry)) -> Result<Copied, Error> {
     }
     Ok(Copied { records: frames.head().seq.0, bytes: frames.valid_bytes() })
 }
+
+/// Recovers what it can from any bytes, as a start does.
+#[cfg(feature = "fault-injection")]
+pub fn recover_bytes(bytes: &[u8]) {
+    let (mut frames, mut known) = (Frames::new(bytes), Remembered::default());
+    loop {
+        match frames.next() {
+            Ok(Some(frame)) => match Entry::decode(frame.head.seq, &frame.payload) {
+                Ok(Entry::Record(record)) => {
+                    record.numbered().for_each(|(_, fact)| known.take(fact));
+                }
+                Ok(Entry::Mark(_)) => {}
+                Err(error) => {
+                    assert!(!error.chain().is_empty());
+                    return;
+                }
+            },
+            Ok(None) => break,
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                return;
+            }
+        }
+    }
+    let length = frames.valid_bytes() + frames.torn_bytes();
+    assert_eq!(length, bytes.len() as u64, "all of it is records, or a torn end");
+}

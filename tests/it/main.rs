@@ -9,6 +9,8 @@ mod binary_xds;
 mod block;
 mod cli;
 mod conformance;
+#[cfg(feature = "fault-injection")]
+mod corpus;
 mod e2e;
 mod envoy;
 #[cfg(feature = "fault-injection")]

@@ -36,6 +36,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     // A world to try things in; the command line drives it.
     ("demo", &["ports", "spec", "units"]),
     ("cli", &["*"]),
+    // Everything that reads what others wrote.
+    ("fuzzing", &["*"]),
 ];
 
 /// Lines of a file of the library without its tests.
@@ -73,6 +75,25 @@ fn imports_follow_the_layers() {
                 wrong.push(format!("{}:{line}: {user} may not use {path}", source.name));
             }
         }
+    }
+    none(&wrong);
+}
+
+#[test]
+fn the_table_of_faults_names_tests_that_are_there() {
+    let page = read("docs/robustness.md");
+    let table = page.split("## Faults").nth(1).unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| row"));
+    let tests: String = source::all().into_iter().map(|source| source.text).collect();
+    let mut wrong = Vec::new();
+    for row in rows {
+        let named: Vec<&str> =
+            row.split('|').nth(4).unwrap().split('`').skip(1).step_by(2).collect();
+        if named.is_empty() {
+            wrong.push(format!("no test is named: {row}"));
+        }
+        let missing = named.iter().filter(|name| !tests.contains(&format!("fn {name}(")));
+        wrong.extend(missing.map(|name| format!("there is no test {name}")));
     }
     none(&wrong);
 }

@@ -235,6 +235,34 @@ fn read_backends(body: &[u8], pair: &Pair) -> Option<BTreeMap<SlotName, Backends
     Some(pools.collect())
 }
 
+/// Reads any bytes as each of an Envoy's answers and as a route document.
+#[cfg(feature = "fault-injection")]
+pub fn read_anything(bytes: &[u8]) {
+    let clusters = [("blue", "api-blue"), ("green", "api-green")];
+    let named = |(slot, cluster): (&str, &str)| Some((slot.parse().ok()?, cluster.to_owned()));
+    let Ok(pair) = Pair::new(&clusters.into_iter().filter_map(named).collect()) else { return };
+    if let Ok((splits, _)) = read_dump(bytes, "web", &pair) {
+        let whole = |split: &crate::ports::Split| {
+            split.values().map(|weight| u32::from(weight.hundredths())).sum::<u32>() == 10_000
+        };
+        assert!(splits.iter().all(whole), "every split that is read sums to 100 %");
+    }
+    // Each is either understood or not; neither may panic.
+    let _ = (read_identity(bytes), read_backends(bytes, &pair));
+    let Ok(mut document) = std::str::from_utf8(bytes)
+        .map_err(|_| ())
+        .and_then(|text| route::parse(text).map_err(|_| ()))
+    else {
+        return;
+    };
+    let Ok(found) = route::find(&mut document, "web") else { return };
+    if route::set_split(found, &pair, [9_500, 500]).is_ok() {
+        let splits = route::splits(found, &pair).unwrap_or_default();
+        assert!(!splits.is_empty(), "what was set is read again");
+        let _ = super::marker::write(found, &pair, crate::units::Generation(7));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::pair::tests::{pair, split};

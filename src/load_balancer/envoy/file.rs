@@ -18,8 +18,10 @@ use crate::ports::{Capabilities, LoadBalancer, LoadBalancerError, Outcome, Readi
 use crate::spec::fleet::EnvoyFile;
 use crate::units::Generation;
 
-/// Pause between two looks while waiting for the Envoys.
+/// First pause between two looks while waiting for the Envoys; each is twice the one before.
 const LOOK_PAUSE: Duration = Duration::from_millis(25);
+/// Longest pause between them.
+const LOOK_PAUSE_MAX: Duration = Duration::from_millis(400);
 
 /// Why such a target cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -85,11 +87,13 @@ impl FileBalancer {
     async fn wait_for(&self, split: &Split, generation: Generation) {
         let deadline = Instant::now() + CONFIRM_WAIT;
         let shows = |one: &Seen| one.shows(split, Some(generation));
+        let mut pause = LOOK_PAUSE;
         while !self.admin.routes(&self.route, &self.pair).await.iter().all(shows) {
-            if Instant::now() + LOOK_PAUSE >= deadline {
+            if Instant::now() + pause >= deadline {
                 return;
             }
-            tokio::time::sleep(LOOK_PAUSE).await;
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(LOOK_PAUSE_MAX);
         }
     }
 

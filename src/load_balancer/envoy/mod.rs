@@ -15,6 +15,8 @@ pub mod route;
 #[cfg(feature = "xds")]
 pub mod xds;
 
+#[cfg(feature = "fault-injection")]
+pub use admin::read_anything;
 pub use pair::Pair;
 
 use crate::ports::{LoadBalancerError, Outcome};

@@ -11,7 +11,8 @@ use tokio::task::JoinHandle;
 
 use crate::parts::backend::{Backend, Traffic};
 use crate::parts::envoy::{Envoy, EnvoyConfig, Rds, route_yaml};
-use crate::parts::prometheus::{Prometheus, free_address};
+use crate::parts::port::free_address;
+use crate::parts::prometheus::Prometheus;
 
 /// Requests per second at each Envoy.
 const RATE: u64 = 60;

@@ -65,11 +65,6 @@ impl Running {
         Self { child, folder: folder.to_owned(), out, errors }
     }
 
-    /// What it has written to standard error so far.
-    pub fn errors(&self) -> String {
-        self.left(None).errors
-    }
-
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

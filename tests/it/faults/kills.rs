@@ -21,20 +21,15 @@ fn goes_on_with_one_step(fleet: &Fleet) -> Ended {
     let killed_at = now_ms();
     let mut next = Running::start(fleet.folder(), &RESUME);
     next.until_baking(0);
-    let seen = events_while_running(&next);
     assert_only(fleet, killed_at, &[0.0, 25.0]);
     call(fleet.folder(), &["rollback", "--reason", "enough"]).expect(0);
     let ended = next.ended(20).expect(5);
     let all = events(fleet);
-    assert_eq!(count(&all, "step_entered"), 1, "{all:?}; {seen}");
+    assert_eq!(count(&all, "step_entered"), 1, "{all:?}");
     assert_eq!(count(&all, "rolled_back"), 1, "{all:?}");
     assert_recorded_first(fleet);
     call(fleet.folder(), &["store", "verify"]).expect(0);
     ended
-}
-
-fn events_while_running(running: &Running) -> String {
-    running.errors()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -95,6 +90,25 @@ async fn row_06_killed_fifty_times_while_it_recovers() {
     next.kill();
     assert_eq!(count(&events(&fleet), "step_entered"), 1);
     call(fleet.folder(), &["store", "verify"]).expect(0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_41_asked_to_end_while_weights_are_on_their_way_it_ends_at_once() {
+    let mut fleet = fleet().await;
+    let folder = fleet.folder().to_owned();
+    let running = baking(&fleet);
+    // The second Envoy is gone, so that the next weights are never confirmed.
+    fleet.envoys[1].kill();
+    call(&folder, &["promote", "--reason", "on"]).expect(0);
+    let asked = std::time::Instant::now();
+    running.terminate().expect(128 + 15);
+    assert!(asked.elapsed().as_secs() < 5, "{:?}", asked.elapsed());
+    fleet.envoys[1].restart().await;
+    let mut next = Running::start(&folder, &RESUME);
+    next.until_baking(1);
+    assert_eq!(fleet.green().await, [Some(100.0), Some(100.0)]);
+    next.kill();
+    assert_eq!(count(&events(&fleet), "step_entered"), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

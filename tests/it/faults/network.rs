@@ -78,6 +78,28 @@ async fn row_22_an_answer_that_is_lost_is_no_reason_for_a_second_step() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_23_a_storm_of_errors_holds_the_region_and_is_not_fed() {
+    let (world, proxy, _controller, mut driven) = baking().await;
+    proxy.set(Mode::Storm);
+    driven.ask(Command::Promote).await;
+    let stormed = |view: &View| {
+        let first = region(view, "us_east_1");
+        view.rollout.stage == 1 && first.note.as_ref().is_some_and(|note| note.contains("429"))
+    };
+    let named = driven.until("the storm is named", 20, stormed).await;
+    let before = proxy.stormed();
+    let later = |view: &View| view.at.since(named.at) >= Millis::from_secs(6);
+    let view = driven.until("six more seconds of it", 20, later).await;
+    let seconds = view.at.since(named.at).as_secs_f64();
+    let per_second = (proxy.stormed() - before) as f64 / seconds;
+    assert!(per_second < 8.0, "{per_second} questions a second");
+    assert_eq!((view.rollout.phase, view.rollout.clocks.bake), (Phase::Shifting, Millis::ZERO));
+    proxy.set(Mode::Pass);
+    driven.until_baking(1, 30).await;
+    assert_eq!(world.weights("green").await, [25.0, 25.0, 0.0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_36_a_region_out_of_reach_freezes_and_the_others_go_back_at_once() {
     let (world, proxy, _controller, mut driven) = baking().await;
     driven.ask(Command::Promote).await;

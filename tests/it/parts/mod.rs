@@ -2,4 +2,6 @@
 
 pub mod backend;
 pub mod envoy;
+
+pub mod port;
 pub mod prometheus;

@@ -10,6 +10,8 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use super::port::free_address;
+
 /// A Prometheus that scrapes each second; gone with this value, also when the test panics.
 pub struct Prometheus {
     child: Child,
@@ -58,21 +60,11 @@ impl Prometheus {
     }
 
     async fn on(folder: tempfile::TempDir) -> Self {
-        // Somebody else may take a free port before Prometheus does: then it exits, and the next one is tried.
-        for _ in 0..5 {
-            let address = free_address();
-            let child = spawn(folder.path(), address);
-            let mut server = Self {
-                child,
-                url: format!("http://{address}"),
-                folder: tempfile::tempdir().expect("a folder"),
-            };
-            if server.is_ready().await {
-                server.folder = folder;
-                return server;
-            }
-        }
-        panic!("prometheus does not start");
+        let address = free_address();
+        let child = spawn(folder.path(), address);
+        let mut server = Self { child, url: format!("http://{address}"), folder };
+        assert!(server.is_ready().await, "prometheus does not start");
+        server
     }
 
     /// Kills it, as when it crashes.
@@ -129,12 +121,6 @@ fn spawn(folder: &std::path::Path, address: SocketAddr) -> Child {
                 "prometheus cannot be started ({error}); install it: apt-get install -y prometheus"
             )
         })
-}
-
-/// An address on loopback that was free just now.
-pub fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address")
 }
 
 async fn is_ok(address: &str, path: &str) -> bool {

@@ -1,0 +1,8 @@
+//! Any bytes as what `tidegate::fuzzing::TARGETS` calls `fleet`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    if let Some((_, run)) = tidegate::fuzzing::TARGETS.iter().find(|(name, _)| *name == "fleet") {
+        run(bytes);
+    }
+});
