@@ -36,6 +36,8 @@ pub mod faults;
 #[doc(hidden)]
 pub mod fuzzing;
 #[cfg(feature = "daemon")]
+pub mod hooks;
+#[cfg(feature = "daemon")]
 pub mod load_balancer;
 #[cfg(feature = "daemon")]
 pub mod metrics;

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::event::Fact;
+pub use crate::engine::hooks::{Hook, Standing};
 use crate::engine::rollout::Rollout;
 use crate::engine::service::ServiceState;
 use crate::units::{
@@ -249,6 +250,28 @@ pub struct CheckAnswer {
     pub held: bool,
     /// What it said, at most 200 characters, made safe to show.
     pub detail: String,
+}
+
+/// Runs the operator's hooks.
+#[async_trait]
+pub trait HookRunner: Send + Sync {
+    /// Runs one to its end. `again`: it may have been done already, so that is asked first where it can be.
+    async fn run(&self, hook: Hook, subject: &HookSubject, again: bool) -> Standing;
+}
+
+/// What a hook is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HookSubject {
+    /// The service.
+    pub service: ServiceName,
+    /// The region.
+    pub region: RegionName,
+    /// The slot it is about: the canary's.
+    pub slot: SlotName,
+    /// The version that is or comes there.
+    pub version: Version,
+    /// The same for every try of the same thing.
+    pub key: String,
 }
 
 /// Tells people.

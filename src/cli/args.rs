@@ -11,6 +11,7 @@ use super::output::Format;
 use super::plan::PlanArgs;
 use super::reference::{CompletionArgs, ExplainArgs, SchemaArgs};
 use super::replay::ReplayArgs;
+use super::retire::RetireArgs;
 use super::run::RunArgs;
 use super::simulate::SimulateArgs;
 use super::status::{HistoryArgs, StatusArgs};
@@ -73,6 +74,8 @@ pub(super) enum Command {
     /// Let a rollout go on that was put in quarantine
     #[command(after_help = "Example:\n  tidegate release api-gateway")]
     Release(ReleaseArgs),
+    /// Take the previous version out after a promotion
+    Retire(RetireArgs),
     /// What happened to a service
     History(HistoryArgs),
     /// Judge recorded samples, or a rollout's own evidence, again

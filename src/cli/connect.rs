@@ -11,6 +11,7 @@ use crate::driver::site::{RegionSite, Site};
 use crate::engine::event::ArmSlots;
 use crate::engine::rollout::{Phase, Rollout};
 use crate::engine::service::ServiceState;
+use crate::hooks::FleetHooks;
 use crate::load_balancer::{self, Connected, Known, TargetKey};
 use crate::metrics;
 use crate::notify;
@@ -54,7 +55,9 @@ pub async fn connect(
     for name in names.unwrap_or_default() {
         regions.insert(name.clone(), region(&fleet, &connected, &name)?);
     }
+    let hooks = fleet.services.get(&service).map(|known| known.hooks.clone()).unwrap_or_default();
     let site = Site {
+        hooks: Arc::new(FleetHooks::new(hooks)),
         checker: Arc::new(metrics::check::Checks::new(fleet.checks.clone())),
         fleet: Arc::new(fleet),
         service,

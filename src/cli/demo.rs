@@ -17,6 +17,7 @@ use crate::driver::effects::RegionBalancers;
 use crate::driver::service;
 use crate::driver::site::{RegionSite, Site};
 use crate::engine::event::Actor;
+use crate::hooks::FleetHooks;
 use crate::metrics;
 use crate::notify;
 use crate::ports::Clock;
@@ -153,6 +154,7 @@ fn site(world: &World, fleet: Fleet, service: ServiceName, state: &Path) -> Resu
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     Ok(Site {
+        hooks: Arc::new(FleetHooks::default()),
         checker: Arc::new(metrics::check::Checks::new(fleet.checks.clone())),
         fleet: Arc::new(fleet),
         service,

@@ -18,6 +18,7 @@ mod plan;
 mod reference;
 mod remote;
 mod replay;
+mod retire;
 mod run;
 mod session;
 mod simulate;
@@ -83,6 +84,7 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Command::Resume(ask) => ask::run(Verb::Resume, ask, format).await,
         Command::Rollback(rollback) => ask::rollback(rollback, format).await,
         Command::Release(release) => ask::release(release, format).await,
+        Command::Retire(it) => retire::run(it, format).await,
         Command::History(history) => status::history(history, format).await,
         Command::Judge(judge) => judge::judge(judge, format).await,
         Command::Evidence(evidence) => judge::evidence(evidence).await,

@@ -30,6 +30,7 @@ pub fn fleet(world: &World, state: PathBuf, poll: Millis) -> Result<fleet::Fleet
         authority: Authority::Full,
         slots: [SlotName::new(STABLE_SLOT)?, SlotName::new(CANARY_SLOT)?],
         metrics: BTreeMap::from([("version".to_owned(), "{version}".to_owned())]),
+        hooks: BTreeMap::new(),
         targets: regions.iter().map(|region| (region.name.clone(), Vec::new())).collect(),
     };
     Ok(fleet::Fleet {

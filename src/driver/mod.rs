@@ -6,6 +6,7 @@ pub mod effects;
 pub mod measure;
 mod quarantine;
 mod recorder;
+pub mod retire;
 pub mod service;
 pub mod site;
 pub mod supervisor;
@@ -13,7 +14,7 @@ pub mod task;
 pub mod view;
 
 use crate::ports::JournalError;
-use crate::units::{RegionName, RolloutId, ServiceName, Version};
+use crate::units::{Millis, RegionName, RolloutId, ServiceName, Version};
 
 /// Version of the statistics whose evidence a checkpoint holds; another one is not continued silently.
 pub const STATISTICS: u32 = 1;
@@ -67,6 +68,18 @@ pub enum Error {
     /// Something that must never be true would have become true; nothing was done.
     #[error("refused by an invariant: {0}")]
     Invariant(String),
+    /// Nothing was promoted whose previous version could go.
+    #[error("{0} has nothing to retire")]
+    NothingToRetire(ServiceName),
+    /// The way back is kept open for some time.
+    #[error("the previous version is kept for {0} more")]
+    Kept(Millis),
+    /// It would take away what users reach.
+    #[error("{0}: the previous slot still has traffic, or was not read: {1}")]
+    StillUsed(RegionName, String),
+    /// The hook said no, or nobody knows how it ended.
+    #[error("{0}: hook retire: {1}")]
+    NotRetired(RegionName, String),
     /// Nothing to release.
     #[error("{0} has no rollout in quarantine")]
     NotQuarantined(ServiceName),

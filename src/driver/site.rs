@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::effects::RegionBalancers;
 use crate::engine::event::ArmSlots;
-use crate::ports::{Checker, Clock, Journal, MetricsSource, Notifier};
+use crate::ports::{Checker, Clock, HookRunner, Journal, MetricsSource, Notifier};
 use crate::regions::probe::Prober;
 use crate::spec::fleet::Fleet;
 use crate::units::{RegionName, ServiceName};
@@ -20,6 +20,8 @@ pub struct Site {
     pub regions: BTreeMap<RegionName, RegionSite>,
     /// HTTP and command checks.
     pub checker: Arc<dyn Checker>,
+    /// The operator's hooks.
+    pub hooks: Arc<dyn HookRunner>,
     /// Where facts are kept.
     pub journal: Arc<dyn Journal>,
     /// The time.

@@ -3,7 +3,7 @@
 //! Nothing here has an opinion. Every input goes through `decide`; its facts are on disk before they are taken in;
 //! what has still to be done is derived from the state at every turn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use super::view::View;
 use super::{Error, STATISTICS};
 use crate::engine::decide::{Answer, decide};
 use crate::engine::event::{Actor, Event};
+use crate::engine::hooks::{HookCall, Standing, outstanding_hooks};
 use crate::engine::input::{Command, Input, Polled};
 use crate::engine::invariants;
 use crate::engine::judge::Judge;
@@ -27,7 +28,7 @@ use crate::engine::outstanding::{Action, outstanding};
 use crate::engine::reason::Reason;
 use crate::engine::rollout::Rollout;
 use crate::faults;
-use crate::ports::Checkpoint;
+use crate::ports::{Checkpoint, HookSubject};
 use crate::units::{Generation, Millis, RegionName, RolloutId, Seq, Timestamp};
 
 /// How often load balancers are read and due work is looked for, at most.
@@ -70,6 +71,7 @@ pub(super) struct Task {
     busy: BTreeMap<RegionName, Option<Generation>>,
     retries: BTreeMap<RegionName, Retry>,
     read_at: BTreeMap<RegionName, Timestamp>,
+    hooks_busy: BTreeSet<HookCall>,
     looking: bool,
     look_due: Timestamp,
     /// Looks in a row that were repeated early.
@@ -81,6 +83,7 @@ pub(super) struct Task {
 /// Something that ran beside the loop has ended.
 enum Finished {
     Effect { region: RegionName, input: Input },
+    Hook(HookCall, Standing),
     Look(Box<Measured>),
 }
 
@@ -116,6 +119,7 @@ impl Task {
             busy: BTreeMap::new(),
             retries: BTreeMap::new(),
             read_at: BTreeMap::new(),
+            hooks_busy: BTreeSet::new(),
             looking: false,
             look_due: Timestamp(0),
             looks_early: 0,
@@ -136,6 +140,7 @@ impl Task {
                 return Ok(self.state);
             }
             self.act();
+            self.run_hooks();
             self.look();
             let wake = self.wake_at(self.site.clock.now());
             let clock = Arc::clone(&self.site.clock);
@@ -283,6 +288,32 @@ impl Task {
         });
     }
 
+    /// Starts every hook that is intended and not under way.
+    fn run_hooks(&mut self) {
+        for call in outstanding_hooks(&self.state) {
+            let Some(slots) = self.state.slots.get(&call.region) else { continue };
+            if !self.hooks_busy.insert(call.clone()) {
+                continue;
+            }
+            let HookCall { region, hook, generation, .. } = &call;
+            let subject = HookSubject {
+                service: self.site.service.clone(),
+                region: region.clone(),
+                slot: slots.canary.clone(),
+                version: self.state.version.clone(),
+                key: format!("{}/{generation}/{region}/{hook}", self.state.id),
+            };
+            let (hooks, finish) = (Arc::clone(&self.site.hooks), self.finish.clone());
+            tokio::spawn(async move {
+                faults::at("before-hook");
+                let standing = hooks.run(call.hook, &subject, call.is_again()).await;
+                faults::at("after-hook");
+                // The loop may be gone; then nobody waits for this.
+                let _ = finish.send(Finished::Hook(call, standing));
+            });
+        }
+    }
+
     async fn take(&mut self, done: Finished) -> Result<(), Error> {
         match done {
             Finished::Effect { region, input } => {
@@ -296,6 +327,10 @@ impl Task {
                 }
                 self.turn(input).await?;
                 self.pace(&region);
+            }
+            Finished::Hook(call, standing) => {
+                self.hooks_busy.remove(&call);
+                self.turn(Input::HookEnded { call, standing }).await?;
             }
             Finished::Look(measured) => self.judge(*measured).await?,
         }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::engine::event::Event;
+use crate::engine::hooks::Standing;
 use crate::engine::reason::Reason;
 use crate::engine::rollout::Rollout;
 use crate::engine::verdict::Judgement;
@@ -150,6 +151,14 @@ pub fn line(state: &Rollout, event: &Event) -> Option<String> {
             "every stage is done; confirming the final weights".to_owned()
         }
         Event::Recovered => "took up where it stood".to_owned(),
+        Event::HookStarted { region, hook, .. } => format!("{region}: hook {hook} begins"),
+        Event::HookEnded { region, hook, standing, .. } => match standing {
+            Standing::Done => format!("{region}: hook {hook} is done"),
+            Standing::Failed(what) | Standing::Unknown(what) => {
+                format!("{region}: hook {hook}: {what}")
+            }
+            Standing::Started => return None,
+        },
         Event::Released { by } => format!("released from quarantine by {}", by.name),
         _ => return notice(state, event).map(|(_, text)| text),
     };

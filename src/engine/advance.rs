@@ -6,7 +6,7 @@ use super::decide::{Answer, Turn};
 use super::event::{Actor, Event};
 use super::rollout::{Phase, Rollout};
 use super::verdict::{Judgement, Outcome};
-use super::{polled, why};
+use super::{hooks, polled, why};
 use crate::spec::plan::{Authority, CriterionId, OnUndecided};
 use crate::units::{AnalysisName, Millis, RegionName, Weight};
 
@@ -19,6 +19,7 @@ pub(super) const LOG_HARM_HOLD: f64 = 2.995_732_273_553_991;
 /// What follows from the state alone, once an input has been taken in.
 pub(super) fn follow_up(turn: &mut Turn) {
     match turn.state.phase {
+        Phase::Preparing if !hooks::all_done(&turn.state) => hooks::start_due(turn),
         Phase::Preparing if why::idle_everywhere(&turn.state) && turn.state.paused.is_none() => {
             turn.record(Event::Prepared);
             enter(turn, (0, 0), None);
@@ -32,6 +33,7 @@ fn shift(turn: &mut Turn) {
     if turn.state.all_confirmed() {
         match turn.state.phase {
             Phase::RollingBack => turn.record(Event::RolledBack),
+            Phase::Promoting if !hooks::all_done(&turn.state) => hooks::start_due(turn),
             Phase::Promoting if !turn.state.is_held() => {
                 let proven = turn.state.not_proven.is_empty();
                 turn.record(Event::Promoted { proven });

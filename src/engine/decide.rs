@@ -9,7 +9,7 @@ use super::event::{Actor, Cause, Event};
 use super::input::{Command, Input};
 use super::reason::Reason;
 use super::rollout::{Phase, Rollout};
-use super::{advance, polled, reading};
+use super::{advance, hooks, polled, reading};
 use crate::units::{Generation, Timestamp};
 
 /// What follows, and why nothing more does.
@@ -56,6 +56,10 @@ pub fn decide(state: &Rollout, input: &Input, now: Timestamp) -> Decision {
         }
         Input::Polled(look) => {
             polled::take(&mut turn, look);
+            Answer::None
+        }
+        Input::HookEnded { call, standing } => {
+            hooks::ended(&mut turn, call, standing);
             Answer::None
         }
         Input::Commanded { by, command } => commanded(&mut turn, by, command),

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::hooks::Standing;
 use super::poll::{MissingReason, Poll};
 use super::verdict::{Breach, Judgement};
-use crate::spec::plan::{CriterionId, Plan};
+use crate::spec::plan::{CriterionId, Hook, Plan};
 use crate::units::{
     Generation, Millis, RegionName, RolloutId, ServiceName, SlotName, Timestamp, Version, Weight,
 };
@@ -200,6 +201,26 @@ pub enum Event {
     Retired,
     /// The controller started again and knows nothing of the load balancers yet.
     Recovered,
+    /// A hook is to be run: the intent behind it.
+    HookStarted {
+        /// Where.
+        region: RegionName,
+        /// Which.
+        hook: Hook,
+        /// Part of its key.
+        generation: Generation,
+    },
+    /// A hook has ended, or nobody knows how.
+    HookEnded {
+        /// Where.
+        region: RegionName,
+        /// Which.
+        hook: Hook,
+        /// Part of its key.
+        generation: Generation,
+        /// How.
+        standing: Standing,
+    },
     /// Deciding failed again and again: it stays as it is until a person takes it back or lets it go on.
     Quarantined {
         /// How often, one soon after the other.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::event::{Actor, ArmBackends};
+use super::hooks::{HookCall, Standing};
 use super::poll::Poll;
 use super::verdict::Judgement;
 use crate::units::{Generation, RegionName, Weight};
@@ -27,6 +28,13 @@ pub enum Input {
     },
     /// The metrics were looked at and judged.
     Polled(Box<Polled>),
+    /// A hook has ended, or nobody knows how.
+    HookEnded {
+        /// Which.
+        call: HookCall,
+        /// How.
+        standing: Standing,
+    },
     /// A person wants something.
     Commanded {
         /// Who.

@@ -83,6 +83,9 @@ pub fn violations_of_turn(before: &Rollout, events: &[Event]) -> Vec<String> {
             Event::Promoted { .. } if !state.all_confirmed() => {
                 found.push("promoted without a fresh read-back".to_owned());
             }
+            Event::Prepared | Event::Promoted { .. } if !super::hooks::all_done(&state) => {
+                found.push("on its way forward before a hook was done".to_owned());
+            }
             Event::RolledBack if !state.all_confirmed() => {
                 found.push("rolled back without a read-back of every region".to_owned());
             }

@@ -8,6 +8,7 @@ pub mod decide;
 pub mod event;
 pub mod evidence;
 pub mod forecast;
+pub mod hooks;
 pub mod input;
 pub mod invariants;
 pub mod judge;

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::event::Drift;
-use crate::spec::plan::CriterionId;
+use crate::spec::plan::{CriterionId, Hook};
 use crate::units::{Millis, RegionName, StageName, Weight};
 
 /// One thing that stands in the way of the next step, or what is going on.
@@ -137,6 +137,22 @@ pub enum Reason {
         /// Which.
         criteria: Vec<CriterionId>,
     },
+    /// A hook is under way.
+    HookRuns {
+        /// Where.
+        region: RegionName,
+        /// Which.
+        hook: Hook,
+    },
+    /// A hook failed, or nobody knows how it ended.
+    HookFailed {
+        /// Where.
+        region: RegionName,
+        /// Which.
+        hook: Hook,
+        /// What it said.
+        what: String,
+    },
     /// Deciding failed again and again.
     Quarantined,
     /// Facts do not reach the disk.
@@ -245,6 +261,10 @@ impl fmt::Display for Reason {
             Self::Owed { criteria } => {
                 let names: Vec<_> = criteria.iter().map(ToString::to_string).collect();
                 write!(out, "still to be proven before promotion: {}", names.join(", "))
+            }
+            Self::HookRuns { region, hook } => write!(out, "{region}: hook {hook} is under way"),
+            Self::HookFailed { region, hook, what } => {
+                write!(out, "{region}: hook {hook}: {what}")
             }
             Self::Quarantined => write!(
                 out,

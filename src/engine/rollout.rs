@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::event::{ArmBackends, ArmSlots, Cause, Clocks, Drift, Event, Fact, Started};
+use super::hooks::{HookState, Standing};
 use super::verdict::Judgement;
-use crate::spec::plan::{CriterionId, Plan, Stage, Step};
+use crate::spec::plan::{CriterionId, Hook, Plan, Stage, Step};
 use crate::units::{Generation, Millis, RegionName, RolloutId, Timestamp, Version, Weight};
 
 /// Everything known of one rollout; nothing in it is not in the journal.
@@ -120,6 +121,9 @@ pub struct RegionState {
     pub drift: Option<Drift>,
     /// Backends by arm, where they can be seen.
     pub backends: Option<ArmBackends>,
+    /// Hooks that were begun.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hooks: BTreeMap<Hook, HookState>,
     /// Its probes fail.
     pub unhealthy: bool,
     /// Why it is not settled, for people.
@@ -268,6 +272,8 @@ impl Rollout {
             | Event::BackendsSeen { .. }
             | Event::EffectUnknown { .. }
             | Event::DriftFound { .. }
+            | Event::HookStarted { .. }
+            | Event::HookEnded { .. }
             | Event::RegionHealth { .. } => self.apply_region(event, at),
             Event::ShiftOverdue { .. } => self.overdue = true,
             Event::Polled { clocks } => {
@@ -335,7 +341,13 @@ impl Rollout {
     /// Nothing is known of the load balancers until they are read.
     fn apply_recovered(&mut self) {
         self.clocks.polled_at = None;
-        self.regions.values_mut().for_each(|region| region.observed = None);
+        for region in self.regions.values_mut() {
+            region.observed = None;
+            let under_way = |stands: &&mut HookState| matches!(stands.standing, Standing::Started);
+            for stands in region.hooks.values_mut().filter(under_way) {
+                stands.standing = Standing::Unknown("the controller ended meanwhile".to_owned());
+            }
+        }
     }
 
     fn apply_quarantined(&mut self, at: Timestamp) {
@@ -348,6 +360,8 @@ impl Rollout {
         | Event::BackendsSeen { region, .. }
         | Event::EffectUnknown { region, .. }
         | Event::DriftFound { region, .. }
+        | Event::HookStarted { region, .. }
+        | Event::HookEnded { region, .. }
         | Event::RegionHealth { region, .. }) = event
         else {
             return;
@@ -375,10 +389,22 @@ impl Rollout {
                 state.observed = Some(*observed);
                 state.last_read = *observed;
                 state.confirmed = None;
+                state.note = None;
                 state.drift = Some(*kind);
                 self.clocks.bake = Millis::ZERO;
             }
             Event::RegionHealth { healthy, .. } => state.unhealthy = !healthy,
+            Event::HookStarted { hook, generation, .. } => {
+                let before = state.hooks.get(hook).filter(|it| it.generation == *generation);
+                let attempts = before.map_or(0, |before| before.attempts) + 1;
+                let (generation, standing) = (*generation, Standing::Started);
+                state.hooks.insert(*hook, HookState { generation, attempts, standing });
+            }
+            Event::HookEnded { hook, standing, .. } => {
+                if let Some(stands) = state.hooks.get_mut(hook) {
+                    stands.standing = standing.clone();
+                }
+            }
             _ => {}
         }
         self.enter_by_confirmation(at);
@@ -405,6 +431,10 @@ impl Rollout {
             region.confirmed = None;
             region.observed = None;
             region.drift = None;
+            // A person saw it: what failed is tried again, under a key of its own.
+            region
+                .hooks
+                .retain(|_, stands| matches!(stands.standing, Standing::Done | Standing::Started));
         }
         if self.phase == Phase::Baking {
             self.enter(Phase::Shifting, at);

@@ -2,10 +2,10 @@
 
 use super::advance::LOG_HARM_HOLD;
 use super::event::Drift;
-use super::polled;
 use super::reason::Reason;
 use super::rollout::{Phase, Rollout};
 use super::verdict::{HoldEvidence, Judgement, Outcome, Undecided, Verdict};
+use super::{hooks, polled};
 use crate::spec::plan::{Authority, OnFail};
 use crate::units::{Timestamp, Weight};
 
@@ -26,6 +26,9 @@ pub fn why(state: &Rollout, _now: Timestamp) -> Vec<Reason> {
     }
     if let Some(pause) = &state.paused {
         reasons.push(Reason::Paused { by: pause.by.clone(), reason: pause.reason.clone() });
+    }
+    if matches!(state.phase, Phase::Preparing | Phase::Promoting) {
+        reasons.extend(hooks::reasons(state));
     }
     match state.phase {
         Phase::Preparing => reasons.extend(preparing(state)),

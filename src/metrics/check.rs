@@ -1,21 +1,16 @@
 //! Asks the checks that the operator defines in the fleet: HTTP and commands.
 
 use std::collections::BTreeMap;
-use std::process::Stdio;
 
 use async_trait::async_trait;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
 
-use super::http;
+use super::{command, http};
 use crate::ports::{CheckAnswer, Checker, MetricsError, Subject};
 use crate::spec::fleet::{Auth, FleetCheck};
 use crate::units::{Millis, shown};
 
 /// Most bytes of an answer that are looked at.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
-/// Most characters of an answer that are shown.
-const DETAIL_LENGTH_MAX: usize = 200;
 
 /// The checks of one fleet.
 pub struct Checks {
@@ -49,7 +44,10 @@ impl Checker for Checks {
                 ask_http(url, auth.as_ref(), subject, timeout).await.map_err(wrong)
             }
             Some(FleetCheck::Command(arguments)) => {
-                run(arguments, subject, timeout).await.map_err(wrong)
+                let ended = command::run(arguments, &values(subject), timeout).await;
+                let answer =
+                    |end: command::Ended| CheckAnswer { held: end.success, detail: end.detail };
+                ended.map(answer).map_err(|error| wrong((error.to_string(), error.is_wrong())))
             }
         }
     }
@@ -87,7 +85,7 @@ async fn ask_http(
     let status = response.status();
     let body = http::body(response, ANSWER_BYTES_MAX).await.map_err(said)?;
     // The body of anything but a success is not shown: it may be a login page or repeat the request.
-    let text = if status.is_success() { detail(&body) } else { String::new() };
+    let text = if status.is_success() { command::first_line(&body) } else { String::new() };
     let shown = if text.is_empty() { format!("HTTP {status}") } else { text };
     Ok(CheckAnswer { held: status.is_success(), detail: shown })
 }
@@ -125,118 +123,6 @@ fn encoded(value: &str) -> String {
         }
     }
     text
-}
-
-async fn run(
-    arguments: &[String],
-    subject: &Subject,
-    timeout: Millis,
-) -> Result<CheckAnswer, Failure> {
-    let Some((program, rest)) = arguments.split_first() else {
-        return Err(("the command is empty".to_owned(), true));
-    };
-    let rest = rest.iter().map(|text| argument(text, subject)).collect::<Result<Vec<_>, _>>()?;
-    let mut command = Command::new(program);
-    command
-        .args(rest)
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
-    if let Some(path) = std::env::var_os("PATH") {
-        command.env("PATH", path);
-    }
-    let child = command
-        .spawn()
-        .map_err(|error| (format!("the command cannot be started: {}", error.kind()), true))?;
-    let mut group = Group { id: child.id(), child };
-    match tokio::time::timeout(timeout.duration(), group.finish()).await {
-        Ok(answer) => {
-            answer.map_err(|error| (format!("the command broke off: {}", error.kind()), false))
-        }
-        Err(_) => Err((format!("no end within {timeout}"), false)),
-    }
-}
-
-/// A value takes the place of a whole argument only, and never becomes an option.
-fn argument(text: &str, subject: &Subject) -> Result<String, Failure> {
-    for (name, value) in values(subject) {
-        if text == name && value.starts_with('-') {
-            return Err((
-                format!("the value of {name} starts with `-` and would be an option"),
-                true,
-            ));
-        }
-        if text == name {
-            return Ok(value.to_owned());
-        }
-        if text.contains(name) {
-            return Err((format!("{name} must be an argument of its own"), true));
-        }
-    }
-    Ok(text.to_owned())
-}
-
-/// A child and its descendants: all of them are gone when this is.
-struct Group {
-    id: Option<u32>,
-    child: Child,
-}
-
-impl Group {
-    async fn finish(&mut self) -> std::io::Result<CheckAnswer> {
-        let (stdout, stderr) = (self.child.stdout.take(), self.child.stderr.take());
-        let (status, out, err) = tokio::join!(self.child.wait(), drained(stdout), drained(stderr));
-        let status = status?;
-        let text = if detail(&out).is_empty() { detail(&err) } else { detail(&out) };
-        let how = || match status.code() {
-            Some(code) => format!("exit code {code}"),
-            None => "ended by a signal".to_owned(),
-        };
-        let text = if text.is_empty() { how() } else { text };
-        Ok(CheckAnswer { held: status.success(), detail: text })
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let id =
-            self.id.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-        if let Some(id) = id {
-            // The group may already be gone.
-            let _ = rustix::process::kill_process_group(id, rustix::process::Signal::KILL);
-        }
-    }
-}
-
-/// The first bytes; the rest is read and dropped, so that the child does not hang on a full pipe.
-async fn drained(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
-    let Some(mut pipe) = pipe else { return Vec::new() };
-    let mut kept = Vec::new();
-    let mut piece = [0; 4096];
-    while let Ok(length @ 1..) = pipe.read(&mut piece).await {
-        let room = (ANSWER_BYTES_MAX as usize).saturating_sub(kept.len());
-        kept.extend_from_slice(&piece[..length.min(room)]);
-    }
-    kept
-}
-
-/// The first line that says something, shortened and made safe to show.
-fn detail(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let line: Vec<char> = text
-        .lines()
-        .map(str::trim)
-        .find(|line| !line.is_empty())
-        .unwrap_or_default()
-        .chars()
-        .collect();
-    let cut = &line[..line.len().min(DETAIL_LENGTH_MAX)];
-    // `shown` takes 80 characters at a time.
-    let safe: String = cut.chunks(80).map(|part| shown(&part.iter().collect::<String>())).collect();
-    safe.chars().take(DETAIL_LENGTH_MAX).collect()
 }
 
 #[cfg(test)]

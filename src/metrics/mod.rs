@@ -9,6 +9,7 @@ use crate::ports::MetricsSource;
 use crate::spec::fleet;
 
 pub mod check;
+pub mod command;
 pub mod http;
 pub mod increments;
 pub mod meter;

@@ -38,7 +38,8 @@ pub struct Balancer {
     shows_restart: bool,
     sees_backends: bool,
     restarts: u64,
-    past: Option<(Weight, Option<Generation>)>,
+    /// What it was before our last applied write, and whether somebody else had made it so.
+    past: Option<(Weight, Option<Generation>, bool)>,
     pub(super) trouble: Option<Trouble>,
     pub(super) stale_read: bool,
     pub(super) lags_until: Millis,
@@ -94,8 +95,10 @@ impl Balancer {
         }
         let past = self.past.filter(|_| std::mem::take(&mut self.stale_read));
         let mut reading = self.reading(asked_at, now);
-        if let Some((weight, stored)) = past {
+        if let Some((weight, stored, touched)) = past {
             (reading.weight, reading.generation) = (weight, stored);
+            // An old copy of somebody's edit under the same generation is one, for all that can be known.
+            self.touched |= touched;
         }
         Answer::Read(reading)
     }
@@ -159,7 +162,7 @@ impl Balancer {
         if self.stored.is_some_and(|stored| stored > generation) {
             return;
         }
-        self.past = Some((self.weight, self.stored));
+        self.past = Some((self.weight, self.stored, self.touched));
         self.weight = weight;
         self.stored = Some(generation).filter(|_| self.stores);
         self.touched = false;

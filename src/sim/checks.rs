@@ -7,7 +7,7 @@ use super::recorded::Recorded;
 use super::world::World;
 use crate::engine::event::{Cause, Drift, Event};
 use crate::engine::rollout::{Phase, Rollout};
-use crate::spec::plan::Authority;
+use crate::spec::plan::{Authority, Hook};
 use crate::units::{Generation, Millis, RegionName, Timestamp, Weight};
 
 /// What was promised and is being watched.
@@ -39,8 +39,12 @@ impl Checks {
             Event::RegionRead { region, weight, confirmed: Some(_), .. } => {
                 self.expect_weight(state, world, region, *weight, "confirmed");
             }
+            Event::Prepared => self.expect_done(state, world, &[Hook::Deploy]),
             Event::RolledBack => self.expect_weights(state, world, Weight::ZERO, "rolled back"),
-            Event::Promoted { .. } => self.expect_weights(state, world, Weight::FULL, "promoted"),
+            Event::Promoted { .. } => {
+                self.expect_weights(state, world, Weight::FULL, "promoted");
+                self.expect_done(state, world, &[Hook::Persist, Hook::Promote]);
+            }
             Event::StagePassed { judgement, .. } => match self.looks.get(&judgement.at) {
                 Some((generation, _)) if *generation != state.generation => {
                     self.violations.push("a stage passed on a look at other weights".to_owned());
@@ -64,6 +68,19 @@ impl Checks {
             Event::StepEntered { by, .. } => self.leave_step(state, by.is_some()),
             Event::PromotionStarted { .. } => self.leave_step(state, false),
             _ => {}
+        }
+    }
+
+    fn expect_done(&mut self, state: &Rollout, world: &World, hooks: &[Hook]) {
+        let wanted = |hook: &&Hook| {
+            state.plan.authority == Authority::Full && state.plan.hooks.contains(hook)
+        };
+        for hook in hooks.iter().filter(wanted) {
+            for region in state.regions.keys() {
+                if !world.programs.have_done(region, *hook) {
+                    self.violations.push(format!("forward, but {hook} is not done in {region}"));
+                }
+            }
         }
     }
 

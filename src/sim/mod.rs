@@ -18,6 +18,7 @@ pub(crate) mod coverage;
 mod fault;
 mod metrics;
 mod options;
+mod programs;
 mod recorded;
 pub mod sample;
 pub mod seeds;

@@ -7,7 +7,7 @@ use crate::engine::decide::{Decision, decide};
 use crate::engine::input::Input;
 use crate::engine::outstanding::{Action, outstanding};
 use crate::engine::rollout::Rollout;
-use crate::spec::plan::{Authority, OnFail, OnUndecided, Plan, Step};
+use crate::spec::plan::{Authority, Hook, OnFail, OnUndecided, Plan, Step};
 use crate::units::{Millis, Timestamp};
 
 /// How a simulation is run.
@@ -29,6 +29,8 @@ pub struct Options {
     pub forgets_wealth: bool,
     /// A wrong driver: takes what it asked for as what it read.
     pub believes_echo: bool,
+    /// A wrong driver: takes a hook whose end is unknown for done.
+    pub believes_hooks: bool,
     /// A wrong driver: takes every answer as one to the newest question.
     pub forgets_question: bool,
     /// A wrong driver: tells people that their command is accepted before it is recorded.
@@ -46,6 +48,7 @@ impl Default for Options {
             statistics: false,
             forgets_wealth: false,
             believes_echo: false,
+            believes_hooks: false,
             forgets_question: false,
             answers_early: false,
         }
@@ -81,6 +84,9 @@ pub(super) fn plan(random: &mut impl Rng) -> Plan {
     }
     if random.random_bool(0.3) {
         plan.policy.on_source_error.action = OnFail::Rollback;
+    }
+    if random.random_bool(0.3) {
+        plan.hooks = [Hook::Deploy, Hook::Persist, Hook::Promote].into();
     }
     if random.random_bool(0.3) {
         hold_back(&mut plan);

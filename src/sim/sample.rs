@@ -97,6 +97,7 @@ pub fn plan() -> Plan {
         regions: REGIONS.iter().map(share).collect(),
         policy: policy(),
         manual_rollback: ManualRollback::default(),
+        hooks: std::collections::BTreeSet::new(),
         authority: Authority::Full,
     }
 }

@@ -15,6 +15,7 @@ use super::world::World;
 use super::{checks, sample};
 use crate::engine::decide;
 use crate::engine::event::Event;
+use crate::engine::hooks::{Standing, outstanding_hooks};
 use crate::engine::input::{Command, Input, Polled, RegionReading};
 use crate::engine::invariants;
 use crate::engine::outstanding::{Action, outstanding, wake_at};
@@ -91,7 +92,7 @@ impl Simulation {
     /// The same with these faults, in order of time.
     #[must_use]
     pub fn with_faults(seed: u64, plan: Plan, faults: Vec<Planned>, options: Options) -> Self {
-        let mut world = World::new(&plan, &faults, &mut Pcg64Mcg::seed_from_u64(seed));
+        let mut world = World::new(seed, &plan, &faults, &mut Pcg64Mcg::seed_from_u64(seed));
         let plan = if options.statistics { options::decidable(plan) } else { plan };
         let statistician = options.statistics.then(|| {
             let bad_from = world.metrics.bad_from();
@@ -201,6 +202,7 @@ impl Simulation {
         for region in self.world.balancers.keys().cloned().collect::<Vec<_>>() {
             self.act(&region)?;
         }
+        self.run_hooks()?;
         let now = self.world.now();
         if wake_at(&self.state, now).is_some_and(|at| at <= now) {
             self.turn(&Input::Woke)?;
@@ -368,6 +370,22 @@ impl Simulation {
             }
         }
         self.unread.push(region.clone());
+        Ok(())
+    }
+
+    /// Runs what is intended, and is told how it ended.
+    fn run_hooks(&mut self) -> Result<(), Crash> {
+        for call in outstanding_hooks(&self.state) {
+            let mut standing = self.world.programs.run(&call, self.healed);
+            self.quiet_ticks = 0;
+            self.note(|| format!("hook {call:?}: {standing:?}"));
+            self.coverage.see("hook", &standing);
+            self.die_at(CrashPoint::AfterSend)?;
+            if self.options.believes_hooks && matches!(standing, Standing::Unknown(_)) {
+                standing = Standing::Done;
+            }
+            self.turn(&Input::HookEnded { call, standing })?;
+        }
         Ok(())
     }
 

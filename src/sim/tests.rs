@@ -175,6 +175,11 @@ fn a_driver_that_begins_its_evidence_anew_after_a_crash_is_found() {
     is_found(&options, "looks became that of");
 }
 
+#[test]
+fn a_driver_that_takes_a_hook_without_an_end_for_done_is_found() {
+    is_found(&Options { believes_hooks: true, ..Options::default() }, "is not done in");
+}
+
 /// As if every region had been read back at what is wanted.
 fn credulous(state: &Rollout) -> Rollout {
     let mut state = state.clone();

@@ -8,6 +8,7 @@ use super::balancer::{Balancer, Trouble};
 use super::coverage::Coverage;
 use super::fault::{CrashPoint, Fault, Planned};
 use super::metrics::Metrics;
+use super::programs::Programs;
 use crate::engine::input::{Command, RegionReading};
 use crate::spec::plan::{Authority, Plan};
 use crate::units::{Generation, Millis, RegionName, Timestamp, Weight};
@@ -22,6 +23,7 @@ pub(super) struct World {
     clock_base: Timestamp,
     pub(super) balancers: BTreeMap<RegionName, Balancer>,
     pub(super) metrics: Metrics,
+    pub(super) programs: Programs,
     unhealthy_until: Vec<Millis>,
     pub(super) stale_look: bool,
     pub(super) people: Vec<Command>,
@@ -33,7 +35,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(plan: &Plan, faults: &[Planned], random: &mut impl Rng) -> Self {
+    pub(super) fn new(seed: u64, plan: &Plan, faults: &[Planned], random: &mut impl Rng) -> Self {
         let balancer = |name: &RegionName, kind| (name.clone(), Balancer::new(name.clone(), kind));
         let names = plan.regions.keys();
         Self {
@@ -41,6 +43,7 @@ impl World {
             clock_base: Timestamp(10 * DAY.0),
             balancers: names.map(|name| balancer(name, random.random_range(0..8))).collect(),
             metrics: Metrics::draw(random),
+            programs: Programs::new(seed),
             unhealthy_until: vec![Millis::ZERO; plan.regions.len()],
             stale_look: false,
             people: Vec::new(),

@@ -75,6 +75,7 @@ pub fn plan(
         policy: pipeline.policy.clone(),
         manual_rollback: pipeline.manual_rollback.clone(),
         authority: service.authority,
+        hooks: service.hooks.keys().copied().collect(),
     };
     plan.digest = digest(&plan);
     Some(plan)

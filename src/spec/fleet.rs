@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Authority, Location};
+use super::plan::{Authority, Hook, Location};
 use crate::units::{Millis, RegionName, ServiceName, SlotName, TargetName, Weight};
 
 /// The operator's file, checked.
@@ -160,6 +160,8 @@ pub struct Service {
     pub metrics: BTreeMap<String, String>,
     /// Load balancers per region; a region is confirmed when all of its targets are.
     pub targets: BTreeMap<RegionName, Vec<Target>>,
+    /// The operator's own programs around a rollout.
+    pub hooks: BTreeMap<Hook, FleetHook>,
 }
 
 /// One load balancer of a service in a region.
@@ -232,6 +234,31 @@ pub struct XdsTls {
     pub key: Secret,
     /// Authority of the clients' certificates, PEM.
     pub client_ca: PathBuf,
+}
+
+/// What a hook runs. Values take the place of whole arguments: `{service}`, `{region}`, `{slot}`, `{version}`, `{key}`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FleetHook {
+    /// What does it.
+    pub run: HookRun,
+    /// What tells whether it is done, asked before it is tried again; without one it is tried again.
+    pub status: Option<HookRun>,
+    /// Longest time of one try.
+    pub timeout: Millis,
+}
+
+/// One way of running something.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HookRun {
+    /// POST with a JSON body and an `Idempotency-Key`; 2xx is done.
+    Http {
+        /// Where.
+        url: String,
+        /// Credentials.
+        auth: Option<Auth>,
+    },
+    /// A program without a shell; exit code 0 is done.
+    Command(Vec<String>),
 }
 
 /// A check that the operator defines.

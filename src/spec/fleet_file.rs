@@ -7,13 +7,19 @@ use super::codes;
 use super::decode::{Decoder, Fields, nearest};
 use super::file::{self, Node, Span, Value};
 use super::fleet::{
-    Auth, Fleet, FleetCheck, MetricsSource, Probe, Prometheus, Region, Scrape, ScrapeEndpoint,
-    Secret, Service, Xds, XdsTls,
+    Auth, Fleet, FleetCheck, FleetHook, HookRun, MetricsSource, Probe, Prometheus, Region, Scrape,
+    ScrapeEndpoint, Secret, Service, Xds, XdsTls,
 };
 use super::fleet_targets::{Place, decode_targets};
-use super::plan::Authority;
+use super::plan::{Authority, Hook};
 use crate::units::{Millis, RegionName, ServiceName, SlotName, Weight, shown};
 
+/// Longest time of one try of a hook, where the file says nothing.
+const HOOK_TIMEOUT: Millis = Millis::from_secs(600);
+/// Longest time of one try that may be asked for.
+const HOOK_TIMEOUT_MAX: Millis = Millis::from_secs(6 * 3_600);
+/// What may be put into a hook's arguments.
+pub const HOOK_VALUES: [&str; 5] = ["{service}", "{region}", "{slot}", "{version}", "{key}"];
 const REGIONS_MAX: usize = 200;
 const SERVICES_MAX: usize = 2_000;
 const CHECKS_MAX: usize = 1_000;
@@ -339,7 +345,7 @@ fn decode_service(
             decode_targets(decoder, region, node, &place)
         })
     });
-    fields.refuse(decoder, &[("hooks", "remove it; deploy by other means before `run`")]);
+    let hooks = fields.get(decoder, "hooks", decode_hooks).unwrap_or_default();
     fields.finish(decoder);
     Some(Service {
         at: decoder.at(span),
@@ -348,6 +354,7 @@ fn decode_service(
         slots: slots?,
         metrics,
         targets: targets?,
+        hooks,
     })
 }
 
@@ -436,6 +443,60 @@ fn decode_checks(decoder: &mut Decoder, node: &Node) -> Option<BTreeMap<String, 
         }
     }
     Some(checks)
+}
+
+fn decode_hooks(decoder: &mut Decoder, node: &Node) -> Option<BTreeMap<Hook, FleetHook>> {
+    let mut fields = decoder.fields(node)?;
+    let mut hooks = BTreeMap::new();
+    for (name, hook) in Hook::ALL {
+        hooks.extend(fields.get(decoder, name, decode_hook).map(|decoded| (hook, decoded)));
+    }
+    fields.finish(decoder);
+    Some(hooks)
+}
+
+/// `[program, argument]`, or the long form.
+fn decode_hook(decoder: &mut Decoder, node: &Node) -> Option<FleetHook> {
+    if !matches!(node.value, Value::Map(_)) {
+        let run = decode_hook_run(decoder, node)?;
+        return Some(FleetHook { run, status: None, timeout: HOOK_TIMEOUT });
+    }
+    let mut fields = decoder.fields(node)?;
+    let run = fields.require(decoder, "run", decode_hook_run);
+    let status = fields.get(decoder, "status", decode_hook_run);
+    let timeout = fields.get(decoder, "timeout", Decoder::positive).unwrap_or(HOOK_TIMEOUT);
+    if timeout > HOOK_TIMEOUT_MAX {
+        let span = fields.key_span("timeout").unwrap_or(node.span);
+        let message = format!("a hook may take {HOOK_TIMEOUT_MAX} at most");
+        decoder.error(codes::INVALID_VALUE, span, message, "write for example 10m");
+    }
+    fields.finish(decoder);
+    Some(FleetHook { run: run?, status, timeout })
+}
+
+fn decode_hook_run(decoder: &mut Decoder, node: &Node) -> Option<HookRun> {
+    if matches!(node.value, Value::Map(_)) {
+        let mut fields = decoder.fields(node)?;
+        let url = fields.require(decoder, "url", decode_url);
+        let auth = decode_auth(decoder, &mut fields);
+        fields.finish(decoder);
+        return Some(HookRun::Http { url: url?, auth });
+    }
+    let command = decoder.each(node, Decoder::text)?;
+    if command.is_empty() {
+        let help = "write `[program, argument]`, or `{url: ...}`";
+        decoder.error(codes::INVALID_VALUE, node.span, "a hook needs at least its program", help);
+        return None;
+    }
+    let inside = |argument: &&String| {
+        HOOK_VALUES.iter().any(|name| argument.contains(name) && argument.as_str() != *name)
+    };
+    if let Some(argument) = command.iter().find(inside) {
+        let message = format!("`{argument}` has a value inside an argument");
+        let help = "a value is an argument of its own: `[\"./deploy.sh\", \"{version}\"]`";
+        decoder.error(codes::INVALID_VALUE, node.span, message, help);
+    }
+    Some(HookRun::Command(command))
 }
 
 fn decode_http_check(decoder: &mut Decoder, node: &Node) -> Option<FleetCheck> {

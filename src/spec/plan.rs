@@ -3,7 +3,7 @@
 //! A plan is self-contained (it is journaled with the rollout) and holds nothing secret: no URL, no credential, no
 //! command. Those stay in the [fleet](super::fleet).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,9 @@ pub struct Plan {
     pub manual_rollback: ManualRollback,
     /// What Tidegate may do to this service's load balancers.
     pub authority: Authority,
+    /// Hooks that the fleet has for the service; what they run stands there.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub hooks: BTreeSet<Hook>,
 }
 
 impl Plan {
@@ -50,6 +53,37 @@ impl Plan {
     /// Every criterion and trigger, in the order of stages, triggers last.
     pub fn criteria(&self) -> impl Iterator<Item = &Criterion> {
         self.stages.iter().flat_map(|stage| &stage.criteria).chain(&self.triggers)
+    }
+}
+
+/// What the operator's own programs do around a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hook {
+    /// Puts the new version into the idle slot, before the first stage.
+    Deploy,
+    /// Makes the final weights outlive the load balancer's own restart, before the promotion.
+    Persist,
+    /// Whatever has to happen with a promotion, right before it.
+    Promote,
+    /// Takes the previous version out, some time after the promotion.
+    Retire,
+}
+
+impl Hook {
+    /// All of them, with their names.
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("deploy", Self::Deploy),
+        ("persist", Self::Persist),
+        ("promote", Self::Promote),
+        ("retire", Self::Retire),
+    ];
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::ALL.iter().find(|(_, hook)| hook == self).map_or("", |(name, _)| name);
+        formatter.write_str(name)
     }
 }
 

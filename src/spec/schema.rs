@@ -347,6 +347,55 @@ struct ServiceBody {
     /// Variables of selectors over `{version}`, `{slot}`, `{region}`, `{service}`, `{track}`.
     metrics: Option<BTreeMap<String, String>>,
     targets: BTreeMap<String, Vec<TargetBody>>,
+    /// The operator's own programs around a rollout.
+    hooks: Option<HooksBody>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct HooksBody {
+    /// Puts the version into the idle slot, before the first stage.
+    deploy: Option<HookBody>,
+    /// Makes the final weights outlive the load balancer's own restart, before the promotion.
+    persist: Option<HookBody>,
+    /// Whatever has to happen right before the promotion.
+    promote: Option<HookBody>,
+    /// Takes the previous version out; `tidegate retire`.
+    retire: Option<HookBody>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum HookBody {
+    /// A program and its arguments; values are arguments of their own: `{region}`, `{slot}`, `{version}`, `{service}`,
+    /// `{key}`.
+    Command(Vec<String>),
+    Long(Box<HookLong>),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct HookLong {
+    run: HookRunBody,
+    /// Asked before a try whose end is unknown is repeated.
+    status: Option<HookRunBody>,
+    /// Longest time of one try; default 10m.
+    timeout: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum HookRunBody {
+    Command(Vec<String>),
+    Http(HookHttp),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct HookHttp {
+    url: String,
+    bearer: Option<SecretBody>,
+    basic: Option<BasicBody>,
 }
 
 #[derive(JsonSchema)]

@@ -102,8 +102,15 @@ impl Record {
         checkpoint: Option<&Checkpoint>,
     ) -> Self {
         let steps = facts.len().max(1) as u64;
-        let is_new =
-            |fact: &Fact| matches!(fact.event, Event::Quarantined { .. } | Event::Released { .. });
+        let is_new = |fact: &Fact| {
+            matches!(
+                fact.event,
+                Event::Quarantined { .. }
+                    | Event::Released { .. }
+                    | Event::HookStarted { .. }
+                    | Event::HookEnded { .. }
+            )
+        };
         Self {
             // An older program must refuse what it does not know, by version.
             v: if facts.iter().any(is_new) { VERSION_NEWEST } else { VERSION },

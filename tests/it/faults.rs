@@ -1,6 +1,7 @@
 //! The catalogue of faults on the real binary, Envoys and Prometheus. `docs/robustness.md` says which test shows what.
 
 mod disk;
+mod hooks;
 mod kills;
 mod network;
 mod offline;

@@ -27,7 +27,13 @@ fn facts() -> Vec<Fact> {
 
 /// What format 1 can say.
 fn is_old(fact: &&Fact) -> bool {
-    !matches!(fact.event, Event::Quarantined { .. } | Event::Released { .. })
+    !matches!(
+        fact.event,
+        Event::Quarantined { .. }
+            | Event::Released { .. }
+            | Event::HookStarted { .. }
+            | Event::HookEnded { .. }
+    )
 }
 
 /// The names that a value of this kind may have, as reading a wrong one says.

@@ -35,6 +35,7 @@ pub fn sample_plan(service: &ServiceName) -> Plan {
         regions: regions().into_iter().map(|name| (name, region.clone())).collect(),
         policy: Policy::default(),
         manual_rollback: ManualRollback::default(),
+        hooks: std::collections::BTreeSet::new(),
         authority: Authority::Full,
     }
 }

@@ -31,6 +31,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["ports", "engine", "units", "faults"]),
     // A probe is an HTTP request like those to a metrics source.
     ("regions", &["ports", "spec", "units", "metrics::http"]),
+    // A hook runs like a command check, and asks like one.
+    ("hooks", &["ports", "spec", "units", "metrics::command", "metrics::http"]),
     ("notify", &["ports", "units"]),
     ("server", &["driver", "ports", "engine", "spec", "units"]),
     // A world to try things in; the command line drives it.

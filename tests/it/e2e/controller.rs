@@ -16,6 +16,7 @@ use tidegate::engine::decide::Answer;
 use tidegate::engine::event::{Actor, Event, Fact};
 use tidegate::engine::input::Command;
 use tidegate::engine::rollout::{Phase, Rollout};
+use tidegate::hooks::FleetHooks;
 use tidegate::load_balancer::connect;
 use tidegate::metrics::check::Checks;
 use tidegate::metrics::prometheus::Prometheus;
@@ -74,6 +75,7 @@ impl Controller {
         };
         let regions = targets.into_iter().map(region).collect();
         let site = Site {
+            hooks: Arc::new(FleetHooks::default()),
             service: service(),
             regions,
             checker: Arc::new(Checks::new(BTreeMap::new())),

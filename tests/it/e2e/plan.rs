@@ -106,6 +106,7 @@ fn plan(stage_1: &[Rule], duration_seconds: u64, min_requests: u64) -> Plan {
         regions: REGIONS.iter().map(region).collect(),
         policy: Policy::default(),
         manual_rollback: ManualRollback::default(),
+        hooks: std::collections::BTreeSet::new(),
         authority: Authority::Full,
     }
 }

@@ -191,6 +191,7 @@ impl Address {
             owner: None,
             authority: Authority::Full,
             slots,
+            hooks: BTreeMap::new(),
             metrics: [template("cluster", "api-{slot}"), template("slot", "{slot}")].into(),
             targets: self
                 .regions

@@ -115,6 +115,7 @@ pub fn plan(stages: &[(f64, usize, &[Rule])], triggers: &[Rule]) -> Plan {
         regions: REGIONS.iter().map(known).collect(),
         policy: Policy::default(),
         manual_rollback: ManualRollback::default(),
+        hooks: std::collections::BTreeSet::new(),
         authority: Authority::Full,
     }
 }
