@@ -4,14 +4,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::connect::connect;
+use super::connect::{connect, state_dir};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::files::{self, FleetArgs};
 use super::output::{self, Format};
+use super::remote::Remote;
 use crate::driver::service;
 use crate::engine::event::{Actor, Adopted};
-use crate::server::user;
+use crate::server::routes::AdoptRequest;
+use crate::server::{SOCKET, user};
 use crate::units::{ServiceName, Version};
 
 /// Record what runs now. Changes no weights; Envoys that Tidegate serves get the weights of their route file.
@@ -36,6 +38,13 @@ pub(super) struct AdoptArgs {
 pub(super) async fn run(args: AdoptArgs, format: Format) -> Result<Exit, Failure> {
     let fleet = files::fleet(&args.fleet)?;
     let service = files::service_of(&fleet, Some(&args.service))?;
+    let folder = state_dir(&fleet, args.state.as_deref());
+    if folder.join(SOCKET).exists() {
+        let request = AdoptRequest { version: args.version, as_is: args.as_is };
+        let adopted = Remote::new(&folder)?.adopt(&service, &request).await?;
+        output::emit(format, &adopted, |adopted| table(&args.service, adopted))?;
+        return Ok(Exit::Done);
+    }
     let connection = connect(fleet, service, args.state.as_deref()).await?;
     let by = Actor { name: user(), note: None };
     let adopted = service::adopt(&connection.site, args.version, args.as_is, by).await?;

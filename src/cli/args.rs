@@ -10,10 +10,13 @@ use super::judge::{EvidenceArgs, JudgeArgs};
 use super::output::Format;
 use super::plan::PlanArgs;
 use super::reference::{CompletionArgs, ExplainArgs, SchemaArgs};
+use super::remote::StateArgs;
 use super::replay::ReplayArgs;
 use super::retire::RetireArgs;
 use super::run::RunArgs;
+use super::serve::ServeArgs;
 use super::simulate::SimulateArgs;
+use super::start::StartArgs;
 use super::status::{HistoryArgs, StatusArgs};
 use super::store::{BackupArgs, ExportArgs, RestoreArgs, StoreArgs};
 
@@ -45,8 +48,14 @@ pub(super) enum Command {
     /// Record what a service runs now
     Adopt(AdoptArgs),
     /// Roll a version out, in the foreground
-    #[command(alias = "start")]
     Run(RunArgs),
+    /// Drive every rollout of a fleet: the daemon
+    Serve(ServeArgs),
+    /// Let the daemon roll a version out
+    Start(StartArgs),
+    /// Every service's newest rollout
+    #[command(after_help = "Example:\n  tidegate list -o json")]
+    List(StateArgs),
     /// What is going on, or what was recorded last
     #[command(after_help = "Example:\n  tidegate status -o json")]
     Status(StatusArgs),

@@ -18,6 +18,9 @@ use crate::units::ServiceName;
 /// Say something to the running rollout.
 #[derive(Debug, Args)]
 pub(super) struct AskArgs {
+    /// The rollout or its service; may be left out when only one is under way
+    #[arg(value_name = "ROLLOUT")]
+    rollout: Option<String>,
     /// Why, for the record
     #[arg(long, default_value = "")]
     reason: String,
@@ -42,8 +45,11 @@ pub(super) struct RollbackArgs {
 pub(super) struct ReleaseArgs {
     /// The service
     service: ServiceName,
+    /// Why, for the record
+    #[arg(long, default_value = "")]
+    reason: String,
     #[command(flatten)]
-    ask: AskArgs,
+    state: StateArgs,
 }
 
 pub(super) async fn rollback(args: RollbackArgs, format: Format) -> Result<Exit, Failure> {
@@ -55,9 +61,11 @@ pub(super) async fn rollback(args: RollbackArgs, format: Format) -> Result<Exit,
 
 /// Through the socket where the rollout is being driven; otherwise in the record, for the next `run --resume`.
 pub(super) async fn release(args: ReleaseArgs, format: Format) -> Result<Exit, Failure> {
-    let folder = args.ask.state.folder()?;
+    let folder = args.state.folder()?;
     if folder.join(SOCKET).exists() {
-        return run(Verb::Release, args.ask, format).await;
+        let rollout = Some(args.service.to_string());
+        let ask = AskArgs { rollout, reason: args.reason, state: args.state };
+        return run(Verb::Release, ask, format).await;
     }
     let store = Store::open(&folder)?;
     let by = Actor { name: user(), note: None };
@@ -71,7 +79,9 @@ pub(super) async fn release(args: ReleaseArgs, format: Format) -> Result<Exit, F
 
 pub(super) async fn run(verb: Verb, args: AskArgs, format: Format) -> Result<Exit, Failure> {
     let remote = Remote::new(&args.state.folder()?)?;
-    let answer = remote.command(&CommandRequest { command: verb, reason: args.reason }).await?;
+    let id = remote.one(args.rollout.as_deref()).await?.view.rollout.id;
+    let request = CommandRequest { command: verb, reason: args.reason };
+    let answer = remote.command(&id, &request).await?;
     output::emit(format, &answer, |answer| match (&answer.reason, verb) {
         (Some(reason), _) => format!("nothing changed: {reason}"),
         (None, Verb::Rollback) => {

@@ -28,6 +28,13 @@ pub struct Connection {
     /// Where its state is.
     pub state_dir: PathBuf,
     /// Keeps servers that adapters need (such as xDS) alive.
+    _everything: Everything,
+}
+
+/// Every service of a fleet, connected.
+pub struct Everything {
+    /// The services.
+    pub sites: BTreeMap<ServiceName, Arc<Site>>,
     _connected: Connected,
 }
 
@@ -44,38 +51,74 @@ pub async fn connect(
     named: Option<&Path>,
 ) -> Result<Connection, Failure> {
     let state_dir = state_dir(&fleet, named);
-    let store = Store::open(&state_dir)?;
-    let known = known(&fleet, &recorded_services(&store).await?);
-    let connected = load_balancer::connect(&fleet, Some(&service), &known)
-        .await
-        .map_err(|error| Failure::new(chain(&error)))?;
-    let mut regions = BTreeMap::new();
-    let names =
-        fleet.services.get(&service).map(|known| known.targets.keys().cloned().collect::<Vec<_>>());
-    for name in names.unwrap_or_default() {
-        regions.insert(name.clone(), region(&fleet, &connected, &name)?);
-    }
-    let hooks = fleet.services.get(&service).map(|known| known.hooks.clone()).unwrap_or_default();
-    let site = Site {
-        hooks: Arc::new(FleetHooks::new(hooks)),
-        checker: Arc::new(metrics::check::Checks::new(fleet.checks.clone())),
-        fleet: Arc::new(fleet),
-        service,
-        regions,
-        journal: Arc::new(store),
-        clock: Arc::new(SystemClock::new()),
-        notifier: Arc::new(notify::Log),
-    };
-    Ok(Connection { site: Arc::new(site), state_dir, _connected: connected })
+    let store = Arc::new(Store::open(&state_dir)?);
+    let everything = connected(fleet, &store, Some(&service)).await?;
+    let missing = || Failure::new(format!("the fleet has no service `{service}`"));
+    let site = everything.sites.get(&service).cloned().ok_or_else(missing)?;
+    Ok(Connection { site, state_dir, _everything: everything })
 }
 
-fn region(fleet: &Fleet, connected: &Connected, name: &RegionName) -> Result<RegionSite, Failure> {
+/// Connects every service of a fleet.
+pub async fn connect_all(fleet: Fleet, store: &Arc<Store>) -> Result<Everything, Failure> {
+    connected(fleet, store, None).await
+}
+
+async fn connected(
+    fleet: Fleet,
+    store: &Arc<Store>,
+    only: Option<&ServiceName>,
+) -> Result<Everything, Failure> {
+    let known = known(&fleet, &recorded_services(store).await?);
+    let connected = load_balancer::connect(&fleet, only, &known)
+        .await
+        .map_err(|error| Failure::new(chain(&error)))?;
+    let fleet = Arc::new(fleet);
+    let wanted = |name: &&ServiceName| only.is_none_or(|only| only == *name);
+    let mut sites = BTreeMap::new();
+    for name in fleet.services.keys().filter(wanted) {
+        let site = site(&fleet, name, &connected, Arc::clone(store))?;
+        sites.insert(name.clone(), Arc::new(site));
+    }
+    Ok(Everything { sites, _connected: connected })
+}
+
+fn site(
+    fleet: &Arc<Fleet>,
+    service: &ServiceName,
+    connected: &Connected,
+    store: Arc<Store>,
+) -> Result<Site, Failure> {
+    let described = fleet.services.get(service);
+    let mut regions = BTreeMap::new();
+    for name in described.iter().flat_map(|known| known.targets.keys()) {
+        regions.insert(name.clone(), region(fleet, connected, service, name)?);
+    }
+    let hooks = described.map(|known| known.hooks.clone()).unwrap_or_default();
+    Ok(Site {
+        hooks: Arc::new(FleetHooks::new(hooks)),
+        checker: Arc::new(metrics::check::Checks::new(fleet.checks.clone())),
+        fleet: Arc::clone(fleet),
+        service: service.clone(),
+        regions,
+        journal: store,
+        clock: Arc::new(SystemClock::new()),
+        notifier: Arc::new(notify::Log),
+    })
+}
+
+fn region(
+    fleet: &Fleet,
+    connected: &Connected,
+    service: &ServiceName,
+    name: &RegionName,
+) -> Result<RegionSite, Failure> {
     let described = fleet
         .regions
         .get(name)
         .ok_or_else(|| Failure::new(format!("the fleet does not describe the region {name}")))?;
     let failed = |error: &dyn std::error::Error| Failure::new(format!("{name}: {}", chain(error)));
-    let targets = connected.targets.iter().filter(|(key, _)| key.region == *name);
+    let own = |key: &TargetKey| key.region == *name && key.service == *service;
+    let targets = connected.targets.iter().filter(|(key, _)| own(key));
     let targets = targets.map(|(_, target)| Arc::clone(target)).collect();
     let prober = match &described.health {
         Some(probe) => Prober::start(name, probe).map_err(|error| failed(&error))?,

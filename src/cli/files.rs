@@ -11,6 +11,8 @@ use miette::{
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::note;
+use crate::server::routes::TextFile;
+use crate::spec;
 use crate::spec::fleet::Fleet;
 use crate::spec::plan::Plan;
 use crate::spec::{Diagnostic, Diagnostics, Severity, load_fleet, load_plan};
@@ -62,7 +64,12 @@ pub fn examine(args: &PipelineArgs) -> (Option<Loaded>, Diagnostics) {
             return (None, problems);
         }
     };
-    let (plan, more) = load_plan(&args.pipeline, &analysis_folder(args), &fleet, &service);
+    let (plan, more) = load_plan(
+        &args.pipeline,
+        &analysis_folder(&args.pipeline, args.analysis.as_deref()),
+        &fleet,
+        &service,
+    );
     problems.extend(more);
     match plan {
         Some(plan) if !problems.has_errors() => {
@@ -110,13 +117,36 @@ pub fn service_of(fleet: &Fleet, named: Option<&ServiceName>) -> Result<ServiceN
     }
 }
 
-fn analysis_folder(args: &PipelineArgs) -> PathBuf {
-    if let Some(folder) = &args.analysis {
-        return folder.clone();
+/// The texts of a pipeline and its analyses as they are, for somebody else to check.
+pub fn texts(
+    pipeline: &Path,
+    analysis: Option<&Path>,
+) -> Result<(TextFile, Vec<TextFile>), Failure> {
+    let text = |path: &Path| {
+        let read = spec::file::read(path);
+        let text = read.map_err(|problem| Failure::new(problem.to_string()).exit(Exit::Usage))?;
+        Ok::<_, Failure>(TextFile { name: spec::file::shown_path(path), text })
+    };
+    let folder = analysis_folder(pipeline, analysis);
+    let unreadable = |error: std::io::Error| {
+        Failure::new(format!("cannot read the folder {}: {error}", folder.display()))
+            .exit(Exit::Usage)
+    };
+    let entries = std::fs::read_dir(&folder).map_err(unreadable)?;
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.retain(|path| path.extension().is_some_and(|it| it == "yaml") && path.is_file());
+    paths.sort();
+    let analyses = paths.iter().map(|path| text(path)).collect::<Result<_, _>>()?;
+    Ok((text(pipeline)?, analyses))
+}
+
+fn analysis_folder(pipeline: &Path, analysis: Option<&Path>) -> PathBuf {
+    if let Some(folder) = analysis {
+        return folder.to_owned();
     }
-    let beside = args.pipeline.parent().map(|folder| folder.join("../analysis"));
+    let beside = pipeline.parent().map(|folder| folder.join("../analysis"));
     match beside {
-        Some(folder) if folder.is_dir() && args.pipeline.parent() != Some(Path::new("")) => {
+        Some(folder) if folder.is_dir() && pipeline.parent() != Some(Path::new("")) => {
             tidy(&folder)
         }
         _ => PathBuf::from("analysis"),

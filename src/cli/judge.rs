@@ -16,9 +16,8 @@ use crate::engine::event::Fact;
 use crate::engine::evidence::{self, Look, Recorded, Sample};
 use crate::engine::verdict::{Judgement, Outcome};
 use crate::engine::why::criteria_text;
-use crate::ports::Journal;
 use crate::spec::plan::Plan;
-use crate::store::Store;
+use crate::store::offline;
 use crate::units::{RolloutId, ServiceName, StageName, Timestamp};
 
 /// Longest line of a samples file, in bytes.
@@ -88,7 +87,7 @@ struct JudgedLook {
     text: String,
 }
 
-pub(super) async fn judge(args: JudgeArgs, format: Format) -> Result<Exit, Failure> {
+pub(super) fn judge(args: JudgeArgs, format: Format) -> Result<Exit, Failure> {
     let judged = match (args.rollout, args.pipeline, args.samples) {
         (None, Some(pipeline), Some(file)) => {
             let (service, analysis, fleet) = (args.service, args.analysis, args.state.fleet);
@@ -97,7 +96,7 @@ pub(super) async fn judge(args: JudgeArgs, format: Format) -> Result<Exit, Failu
             judged(&plan, looks.into_iter().map(|look| (look, None)).collect())
         }
         (Some(id), ..) => {
-            let Recorded { state, looks } = recorded(&args.state.folder()?, &id).await?;
+            let Recorded { state, looks } = recorded(&args.state.folder()?, &id)?;
             judged(&state.plan, looks)
         }
         _ => return Err(Failure::new("needs a pipeline and --samples").exit(Exit::Usage)),
@@ -106,17 +105,16 @@ pub(super) async fn judge(args: JudgeArgs, format: Format) -> Result<Exit, Failu
     Ok(exit(&judged))
 }
 
-pub(super) async fn evidence(args: EvidenceArgs) -> Result<Exit, Failure> {
-    let recorded = recorded(&args.state.folder()?, &args.rollout).await?;
+pub(super) fn evidence(args: &EvidenceArgs) -> Result<Exit, Failure> {
+    let recorded = recorded(&args.state.folder()?, &args.rollout)?;
     for (look, _) in &recorded.looks {
         evidence::samples(look).iter().for_each(output::json_line);
     }
     Ok(Exit::Done)
 }
 
-async fn recorded(state: &Path, id: &RolloutId) -> Result<Recorded, Failure> {
-    let store = Store::open(state)?;
-    let facts = store.history(&id.service, Some(id), usize::MAX).await?;
+fn recorded(state: &Path, id: &RolloutId) -> Result<Recorded, Failure> {
+    let facts = offline::facts(state, &id.service, Some(id))?;
     let facts: Vec<Fact> = facts.into_iter().map(|(_, fact)| fact).collect();
     evidence::of_rollout(&facts).ok_or_else(|| {
         Failure::new(format!("no rollout {id} is recorded there"))

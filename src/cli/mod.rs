@@ -20,8 +20,10 @@ mod remote;
 mod replay;
 mod retire;
 mod run;
+mod serve;
 mod session;
 mod simulate;
+mod start;
 mod status;
 mod store;
 mod summary;
@@ -76,6 +78,9 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Command::Plan(plan) => plan::run(&plan, format).await,
         Command::Adopt(adopt) => adopt::run(adopt, format).await,
         Command::Run(run) => run::run(run, format).await,
+        Command::Serve(it) => serve::run(it).await,
+        Command::Start(it) => start::run(it, format).await,
+        Command::List(of) => status::list(of, format).await,
         Command::Status(of) => status::status(of, format).await,
         Command::Watch(of) => status::watch(of, format).await,
         Command::Why(of) => status::why(of, format).await,
@@ -85,9 +90,9 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Command::Rollback(rollback) => ask::rollback(rollback, format).await,
         Command::Release(release) => ask::release(release, format).await,
         Command::Retire(it) => retire::run(it, format).await,
-        Command::History(history) => status::history(history, format).await,
-        Command::Judge(judge) => judge::judge(judge, format).await,
-        Command::Evidence(evidence) => judge::evidence(evidence).await,
+        Command::History(history) => status::history(&history, format),
+        Command::Judge(judge) => judge::judge(judge, format),
+        Command::Evidence(evidence) => judge::evidence(&evidence),
         Command::Replay(replay) => replay::run(replay, format).await,
         Command::Simulate(simulate) => simulate::run(&simulate, format),
         Command::Store(of) => store::store(of, format).await,

@@ -1,4 +1,4 @@
-//! Talking to a running rollout through its socket, and looking into the store when none runs.
+//! Talking to whoever drives rollouts through a socket, and looking into the store when nobody does.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,11 +12,17 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::files::{self, FleetArgs};
 use crate::driver::view::View;
+use crate::engine::event::Adopted;
 use crate::server::SOCKET;
-use crate::server::routes::{CommandAnswer, CommandRequest, Problem};
+use crate::server::routes::{
+    AdoptRequest, CommandAnswer, CommandRequest, Listed, Problem, StartAnswer, StartRequest,
+};
+use crate::units::{RolloutId, ServiceName};
 
 /// Longest wait for an answer of a local process.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// The same where load balancers have to be read first.
+const ADOPT_MAX: Duration = Duration::from_secs(40);
 
 /// Where the state is.
 #[derive(Debug, Clone, Args)]
@@ -38,14 +44,14 @@ impl StateArgs {
     }
 }
 
-/// A running rollout.
+/// Whoever drives rollouts on a state directory.
 pub struct Remote {
     client: reqwest::Client,
     socket: PathBuf,
 }
 
 impl Remote {
-    /// The rollout that runs on a state directory.
+    /// The process that runs on a state directory.
     pub fn new(state: &Path) -> Result<Self, Failure> {
         let socket = state.join(SOCKET);
         if !socket.exists() {
@@ -61,14 +67,64 @@ impl Remote {
         Ok(Self { client, socket })
     }
 
-    /// What is going on.
-    pub async fn view(&self) -> Result<View, Failure> {
-        self.answer(self.client.get("http://tidegate/v1/rollout")).await
+    /// The newest rollout of every service that it knows.
+    pub async fn rollouts(&self) -> Result<Vec<Listed>, Failure> {
+        self.answer(self.client.get("http://tidegate/v1/rollouts")).await
+    }
+
+    /// The rollout that is meant: by its name or its service's, or the only one under way.
+    pub async fn one(&self, named: Option<&str>) -> Result<Listed, Failure> {
+        let all = self.rollouts().await?;
+        let names: Vec<_> = all
+            .iter()
+            .filter(|one| one.running)
+            .map(|one| one.view.rollout.id.to_string())
+            .collect();
+        let is_meant = |one: &Listed| match named {
+            Some(name) => {
+                let id = &one.view.rollout.id;
+                id.to_string() == name || id.service.as_str() == name
+            }
+            None => one.running && names.len() == 1,
+        };
+        if let Some(one) = all.into_iter().find(is_meant) {
+            return Ok(one);
+        }
+        Err(match (named, names.is_empty()) {
+            (Some(name), _) => Failure::new(format!("there is no rollout `{name}`"))
+                .exit(Exit::Usage)
+                .help(format!("under way: {}", names.join(", "))),
+            (None, true) => Failure::new("no rollout is under way").exit(Exit::NotConnected),
+            (None, false) => Failure::new("which rollout?")
+                .exit(Exit::Usage)
+                .help(format!("name one of: {}", names.join(", "))),
+        })
     }
 
     /// Asks for something.
-    pub async fn command(&self, request: &CommandRequest) -> Result<CommandAnswer, Failure> {
-        self.answer(self.client.post("http://tidegate/v1/rollout/command").json(request)).await
+    pub async fn command(
+        &self,
+        id: &RolloutId,
+        request: &CommandRequest,
+    ) -> Result<CommandAnswer, Failure> {
+        let url = format!("http://tidegate/v1/rollouts/{id}/command");
+        self.answer(self.client.post(url).json(request)).await
+    }
+
+    /// Begins a rollout.
+    pub async fn start(&self, request: &StartRequest) -> Result<StartAnswer, Failure> {
+        self.answer(self.client.post("http://tidegate/v1/rollouts").json(request)).await
+    }
+
+    /// Takes a service over.
+    pub async fn adopt(
+        &self,
+        service: &ServiceName,
+        request: &AdoptRequest,
+    ) -> Result<Adopted, Failure> {
+        let url = format!("http://tidegate/v1/services/{service}/adopt");
+        let request = self.client.post(url).json(request).timeout(ADOPT_MAX);
+        self.answer(request).await
     }
 
     async fn answer<T: DeserializeOwned>(
@@ -89,7 +145,11 @@ impl Remote {
             return response.json().await.map_err(gone);
         }
         let problem: Problem = response.json().await.map_err(gone)?;
-        let exit = if status.as_u16() == 403 { Exit::NotConnected } else { Exit::Error };
+        let exit = match status.as_u16() {
+            403 => Exit::NotConnected,
+            422 => Exit::Usage,
+            _ => Exit::Error,
+        };
         Err(Failure::new(problem.detail).exit(exit))
     }
 }

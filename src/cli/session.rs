@@ -4,12 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::exit::Exit;
 use super::failure::{Failure, chain};
 use super::follow::{Stop, follow};
 use super::output::Format;
 use crate::driver;
+use crate::driver::controller::{Rollouts, Single};
 use crate::driver::site::Site;
 use crate::driver::supervisor::Driver;
 use crate::engine::rollout::{Phase, Rollout};
@@ -32,9 +34,10 @@ pub async fn drive_to_end(
     id: &RolloutId,
     manner: Manner,
 ) -> Result<(Exit, Rollout), Failure> {
-    let (driver, handle) = Driver::resume(site, id).await?;
-    let served =
-        server::serve(state_dir, handle.clone()).map_err(|error| Failure::new(chain(&error)))?;
+    let (driver, handle) = Driver::resume(Arc::clone(&site), id).await?;
+    let single: Arc<dyn Rollouts> = Arc::new(Single { handle: handle.clone(), site });
+    let (_current, rollouts) = watch::channel(single);
+    let served = server::serve(state_dir, rollouts).map_err(|error| Failure::new(chain(&error)))?;
     let views = handle.views();
     let mut driving = Box::pin(driver.drive());
     let interrupted = interrupted();

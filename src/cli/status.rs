@@ -5,20 +5,22 @@ use std::time::Duration;
 
 use clap::Args;
 use comfy_table::{Table, presets};
+use serde::Serialize;
 
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{self, BAD, Format, GOOD, WARN, styled};
 use super::remote::{Remote, Shown, StateArgs};
 use crate::driver::view::{self, View};
-use crate::engine::event::Event;
+use crate::engine::event::{Event, Fact};
 use crate::engine::rollout::{Phase, Rollout};
 use crate::engine::verdict::Outcome;
 use crate::engine::why::outcome_text;
 use crate::ports::Journal;
 use crate::server::SOCKET;
-use crate::store::Store;
-use crate::units::{Seq, ServiceName, Timestamp};
+use crate::server::routes::Listed;
+use crate::store::{Store, offline};
+use crate::units::{RolloutId, Seq, ServiceName, Timestamp, Version};
 
 /// What is going on, or what was recorded last.
 #[derive(Debug, Args)]
@@ -70,14 +72,16 @@ pub(super) async fn why(args: StatusArgs, format: Format) -> Result<Exit, Failur
 /// Shows the running rollout again whenever it changed, until it is over.
 pub(super) async fn watch(args: StatusArgs, format: Format) -> Result<Exit, Failure> {
     let remote = Remote::new(&args.state.folder()?)?;
+    let mut named = args.service.as_ref().map(ToString::to_string);
     let mut shown: Option<View> = None;
     loop {
-        let view = match remote.view().await {
-            Ok(view) => view,
+        let view = match remote.one(named.as_deref()).await {
+            Ok(listed) => listed.view,
             // The run ended between two looks: what it recorded is the answer.
             Err(_) if shown.is_some() => return status(args, format).await,
             Err(failure) => return Err(failure),
         };
+        named = Some(view.rollout.id.to_string());
         if shown.as_ref().is_none_or(|before| before.rollout != view.rollout) {
             output::emit(format, &Shown { running: true, view: &view }, |it| table(it.view, true))?;
         }
@@ -93,16 +97,62 @@ pub(super) async fn watch(args: StatusArgs, format: Format) -> Result<Exit, Fail
     }
 }
 
-pub(super) async fn history(args: HistoryArgs, format: Format) -> Result<Exit, Failure> {
-    let store = Store::open(&args.state.folder()?)?;
-    let mut facts = store.history(&args.service, None, usize::MAX).await?;
+/// A line per service.
+pub(super) async fn list(state: StateArgs, format: Format) -> Result<Exit, Failure> {
+    let found = views(&StatusArgs { service: None, state }).await?;
+    let rows: Vec<_> = found.iter().map(|(running, view)| Row::of(*running, view)).collect();
+    output::emit(format, &rows, |rows| {
+        let mut table = Table::new();
+        let head = ["rollout", "version", "phase", "stage", "at the canary", "why"];
+        table.load_style(presets::NOTHING).set_header(head);
+        for row in rows {
+            let exposure = format!("{:.1} %", row.exposure * 100.0);
+            let why = row.why.first().cloned().unwrap_or_default();
+            let (id, version) = (row.rollout.to_string(), row.version.to_string());
+            table.add_row([id, version, row.phase.clone(), row.stage.clone(), exposure, why]);
+        }
+        table.to_string()
+    })?;
+    Ok(Exit::Done)
+}
+
+/// One service's newest rollout in short.
+#[derive(Serialize)]
+struct Row {
+    rollout: RolloutId,
+    version: Version,
+    running: bool,
+    phase: String,
+    stage: String,
+    /// Share of all users at the canary, 0 to 1.
+    exposure: f64,
+    why: Vec<String>,
+}
+
+impl Row {
+    fn of(running: bool, view: &View) -> Self {
+        let rollout = &view.rollout;
+        Self {
+            rollout: rollout.id.clone(),
+            version: rollout.version.clone(),
+            running,
+            phase: format!("{:?}", rollout.phase),
+            stage: rollout.stage().name.to_string(),
+            exposure: view.exposure,
+            why: view.why.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+pub(super) fn history(args: &HistoryArgs, format: Format) -> Result<Exit, Failure> {
+    let mut facts = offline::facts(&args.state.folder()?, &args.service, None)?;
+    let all: Vec<Fact> = facts.iter().map(|(_, fact)| fact.clone()).collect();
     // What every look found and how the clocks stood after it is for `evidence`.
     facts.retain(|(_, fact)| !matches!(fact.event, Event::Looked(_) | Event::Polled { .. }));
     facts.drain(..facts.len().saturating_sub(args.limit as usize));
-    let state = match facts.iter().rev().find_map(|(_, fact)| fact.rollout.clone()) {
-        Some(id) => store.rollout(&id).await?.map(|(rollout, _)| rollout),
-        None => None,
-    };
+    let newest = all.iter().rev().find_map(|fact| fact.rollout.clone());
+    let state = newest
+        .and_then(|id| Rollout::fold(all.iter().filter(|fact| fact.rollout.as_ref() == Some(&id))));
     output::emit(format, &facts, |facts| {
         let mut text = String::new();
         for (seq, fact) in facts {
@@ -128,9 +178,12 @@ async fn views(args: &StatusArgs) -> Result<Vec<(bool, View)>, Failure> {
     let folder = args.state.folder()?;
     if folder.join(SOCKET).exists()
         && let Ok(remote) = Remote::new(&folder)
-        && let Ok(view) = remote.view().await
+        && let Ok(all) = remote.rollouts().await
     {
-        return Ok(vec![(true, view)]);
+        let wanted = |one: &Listed| {
+            args.service.as_ref().is_none_or(|only| *only == one.view.rollout.id.service)
+        };
+        return Ok(all.into_iter().filter(wanted).map(|one| (one.running, one.view)).collect());
     }
     if !folder.exists() {
         return Ok(Vec::new());

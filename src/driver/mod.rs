@@ -2,6 +2,7 @@
 
 pub mod channels;
 pub mod clock;
+pub mod controller;
 pub mod effects;
 pub mod measure;
 mod quarantine;
@@ -25,6 +26,9 @@ pub enum Error {
     /// Nothing is known of the service.
     #[error("no stable version of {0} is recorded")]
     NotAdopted(ServiceName),
+    /// The fleet has no such service.
+    #[error("the fleet has no service {0}")]
+    NoSuchService(ServiceName),
     /// Two versions cannot be rolled out at once.
     #[error("{0} is under way")]
     Open(RolloutId),

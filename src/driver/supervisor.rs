@@ -1,7 +1,10 @@
 //! Watches over a rollout's task: taken up again when it panics, in quarantine after three times.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, warn};
 
 use super::Error;
@@ -36,8 +39,9 @@ impl Driver {
         Ok((Self { site, id: id.clone(), channels }, handle))
     }
 
-    /// Drives it until it is over. All that was recorded stays when this is dropped.
-    pub async fn drive(self) -> Result<Rollout, Error> {
+    /// Drives it until it is over. It ends where it is when this is dropped; all that was recorded stays. After an error it
+    /// may be called again.
+    pub async fn drive(&self) -> Result<Rollout, Error> {
         let mut panics: Vec<Timestamp> = Vec::new();
         loop {
             let loaded = load(&self.site, &self.id).await?;
@@ -49,15 +53,16 @@ impl Driver {
                 continue;
             }
             let task = Task::new(Arc::clone(&self.site), loaded, self.channels.clone());
-            match tokio::spawn(task.run()).await {
+            let failure = match Own(tokio::spawn(task.run())).await {
+                // What must never be true would have become true: as good as a panic.
+                Ok(Err(Error::Invariant(what))) => what,
                 Ok(outcome) => return outcome,
-                Err(joined) => {
-                    let now = self.site.clock.now();
-                    panics.retain(|at| now.since(*at) < PANIC_COUNTS);
-                    panics.push(now);
-                    warn!(rollout = %self.id, panics = panics.len(), "taken up again: {joined}");
-                }
-            }
+                Err(joined) => joined.to_string(),
+            };
+            let now = self.site.clock.now();
+            panics.retain(|at| now.since(*at) < PANIC_COUNTS);
+            panics.push(now);
+            warn!(rollout = %self.id, panics = panics.len(), "taken up again: {failure}");
         }
     }
 
@@ -68,6 +73,23 @@ impl Driver {
         let mut held = Quarantine::new(Arc::clone(&self.site), state, recorder, channels);
         held.enter(PANICS_MAX).await?;
         held.hold().await
+    }
+}
+
+/// A task that ends with whoever awaits it.
+struct Own<T>(JoinHandle<T>);
+
+impl<T> Future for Own<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}
+
+impl<T> Drop for Own<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

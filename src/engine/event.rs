@@ -343,6 +343,21 @@ pub struct Clocks {
     pub polled_at: Option<Timestamp>,
 }
 
+impl Cause {
+    /// Its kind, as one word.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Breach(_) => "breach",
+            Self::NoData { .. } => "no_data",
+            Self::SourceDark(_) => "source_dark",
+            Self::Asked { .. } => "asked",
+            Self::HandEdit { .. } => "hand_edit",
+            Self::CanaryUnhealthy { .. } => "canary_unhealthy",
+        }
+    }
+}
+
 /// Why it went back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

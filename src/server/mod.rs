@@ -1,11 +1,15 @@
-//! The local API: what `status`, `why`, `promote` and the like say to a running rollout, over its unix socket.
+//! The local API: what `status`, `why`, `promote` and the like say to whoever drives rollouts, over a unix socket. And what
+//! a supervisor and Prometheus ask of the daemon over TCP.
 //!
-//! Only the user who runs Tidegate may connect; the kernel says who it is.
+//! Only the user who runs Tidegate may connect to the socket; the kernel says who it is. The TCP port only tells.
 
+mod health;
+mod metrics;
 pub mod routes;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,7 +19,9 @@ use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::driver::channels::Handle;
+use crate::driver::controller::Rollouts;
+
+pub use health::{BEAT, Health, serve_health};
 
 /// Name of the socket within the state directory.
 pub const SOCKET: &str = "tidegate.sock";
@@ -72,12 +78,15 @@ impl Drop for Served {
     }
 }
 
-/// Serves a rollout in a state directory that this process holds the lock of.
+/// Who drives rollouts now: another one after the fleet was read again.
+pub type Current = tokio::sync::watch::Receiver<Arc<dyn Rollouts>>;
+
+/// Serves rollouts in a state directory that this process holds the lock of.
 ///
 /// # Errors
 /// The socket cannot be made there.
-pub fn serve(state: &Path, handle: Handle) -> Result<Served, Error> {
-    listen(state, routes::router(handle))
+pub fn serve(state: &Path, rollouts: Current) -> Result<Served, Error> {
+    listen(state, routes::router(rollouts))
 }
 
 fn listen(state: &Path, router: Router) -> Result<Served, Error> {
@@ -114,8 +123,6 @@ pub fn user() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::Notify;

@@ -16,7 +16,7 @@ use super::{Error, Store, format, move_aside};
 use crate::engine::event::{Event, Fact};
 use crate::engine::rollout::Rollout;
 use crate::engine::service::ServiceState;
-use crate::units::{Seq, ServiceName};
+use crate::units::{RolloutId, Seq, ServiceName};
 
 /// How often a compaction may take the file away that is being copied.
 const COPIES_MAX: usize = 5;
@@ -117,6 +117,22 @@ pub fn each_fact(state: &Path, mut each: impl FnMut(Seq, &Fact)) -> Result<(), E
         }
     })?;
     Ok(())
+}
+
+/// The facts of a service, of one rollout if one is given, oldest first; needs neither lock nor state.
+pub fn facts(
+    state: &Path,
+    service: &ServiceName,
+    rollout: Option<&RolloutId>,
+) -> Result<Vec<(Seq, Fact)>, Error> {
+    let mut facts = Vec::new();
+    each_fact(state, |seq, fact| {
+        let is_meant = rollout.is_none_or(|only| fact.rollout.as_ref() == Some(only));
+        if fact.service == *service && is_meant {
+            facts.push((seq, fact.clone()));
+        }
+    })?;
+    Ok(facts)
 }
 
 /// What the journal says of services and their open rollouts, as far as it can be read; needs neither lock nor state.

@@ -11,6 +11,7 @@ mod cli;
 mod conformance;
 #[cfg(feature = "fault-injection")]
 mod corpus;
+mod daemon;
 mod e2e;
 mod envoy;
 #[cfg(feature = "fault-injection")]

@@ -104,7 +104,12 @@ impl Controller {
     /// Drives a rollout from where it stands.
     pub async fn resume(&self, id: RolloutId) -> Driven {
         let (driver, handle) = Driver::resume(Arc::clone(&self.site), &id).await.unwrap();
-        Driven { id, views: handle.views(), handle, task: tokio::spawn(driver.drive()) }
+        Driven {
+            id,
+            views: handle.views(),
+            handle,
+            task: tokio::spawn(async move { driver.drive().await }),
+        }
     }
 
     /// Every fact of a rollout; the story is printed.

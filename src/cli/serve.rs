@@ -1,0 +1,157 @@
+//! `tidegate serve`: the daemon. Every rollout of a fleet, until somebody ends it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use super::connect::{Everything, connect_all, state_dir};
+use super::exit::Exit;
+use super::failure::{Failure, chain};
+use super::files::{self, FleetArgs};
+use super::output::note;
+use super::session::interrupted;
+use crate::driver::controller::{Controller, Rollouts};
+use crate::server::{self, BEAT, Health};
+use crate::spec::load_fleet;
+use crate::store::Store;
+
+/// Drive every rollout of the fleet. SIGHUP reads the fleet file again; SIGTERM ends it, and the weights stay.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  tidegate serve --fleet tidegate.yaml --listen 127.0.0.1:7070 --log info"
+)]
+pub(super) struct ServeArgs {
+    /// Where /healthz, /readyz and /metrics are, on loopback [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// State directory [default: the fleet's]
+    #[arg(long, value_name = "FOLDER")]
+    state: Option<PathBuf>,
+    #[command(flatten)]
+    fleet: FleetArgs,
+}
+
+/// What runs until the fleet is read again.
+struct Running {
+    controller: Arc<Controller>,
+    // Keeps servers that adapters need (such as xDS) alive.
+    _everything: Everything,
+}
+
+pub(super) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
+    let fleet = files::fleet(&args.fleet)?;
+    let folder = state_dir(&fleet, args.state.as_deref());
+    let store = Arc::new(Store::open(&folder)?);
+    let health = Arc::new(Health::new(folder.clone()));
+    let _heart = Heart::start(Arc::clone(&health));
+    let mut running = begin(fleet, &store).await?;
+    let first: Arc<dyn Rollouts> = Arc::clone(&running.controller) as Arc<dyn Rollouts>;
+    let (now, current) = watch::channel(first);
+    let served =
+        server::serve(&folder, current.clone()).map_err(|error| Failure::new(chain(&error)))?;
+    let port = match args.listen {
+        Some(address) => Some(
+            server::serve_health(address, Arc::clone(&health), current)
+                .await
+                .map_err(|error| Failure::new(error.to_string()))?,
+        ),
+        None => None,
+    };
+    take_up(&running.controller, &health).await;
+    if let Some(port) = &port {
+        note(&format!("health and metrics at http://{}", port.address));
+    }
+    note(&format!("serving on {}; end with SIGTERM", folder.display()));
+    tell(sd_notify::NotifyState::Ready);
+    let mut hangup = signal(SignalKind::hangup())
+        .map_err(|error| Failure::new(format!("no signals: {error}")))?;
+    let mut ended = Box::pin(interrupted());
+    let number = loop {
+        tokio::select! {
+            number = &mut ended => break number,
+            _ = hangup.recv() => {
+                tell(sd_notify::NotifyState::Reloading);
+                running = again(running, &args.fleet.fleet, &store, &health).await?;
+                now.send_replace(Arc::clone(&running.controller) as Arc<dyn Rollouts>);
+                tell(sd_notify::NotifyState::Ready);
+            }
+        }
+    };
+    tell(sd_notify::NotifyState::Stopping);
+    served.close().await;
+    Ok(Exit::Signal(number))
+}
+
+async fn begin(fleet: crate::spec::fleet::Fleet, store: &Arc<Store>) -> Result<Running, Failure> {
+    let everything = connect_all(fleet, store).await?;
+    let journal = Arc::clone(store) as Arc<dyn crate::ports::Journal>;
+    let controller = Arc::new(Controller::new(everything.sites.clone(), journal));
+    Ok(Running { controller, _everything: everything })
+}
+
+async fn take_up(controller: &Controller, health: &Health) {
+    match controller.resume_all().await {
+        Ok(()) => health.resumed(true),
+        Err(error) => error!(%error, "not every rollout could be taken up"),
+    }
+}
+
+/// The fleet file as it is now; one that is wrong changes nothing.
+///
+/// What runs is ended and taken up again with the new connections: a restart is the normal way.
+async fn again(
+    before: Running,
+    path: &Path,
+    store: &Arc<Store>,
+    health: &Health,
+) -> Result<Running, Failure> {
+    let (fleet, problems) = load_fleet(path);
+    let Some(fleet) = fleet else {
+        files::show(&problems);
+        warn!("the fleet file is wrong: the old one stays");
+        note("the fleet file is wrong: the old one stays");
+        return Ok(before);
+    };
+    health.resumed(false);
+    drop(before);
+    let running = begin(fleet, store).await?;
+    take_up(&running.controller, health).await;
+    info!("the fleet was read again");
+    note("the fleet was read again");
+    Ok(running)
+}
+
+/// Tells the supervisor, where there is one.
+fn tell(state: sd_notify::NotifyState<'_>) {
+    // Without one there is nobody to tell.
+    let _ = sd_notify::notify(false, &[state]);
+}
+
+/// Beats for as long as the loop turns, for whoever watches.
+struct Heart(JoinHandle<()>);
+
+impl Heart {
+    fn start(health: Arc<Health>) -> Self {
+        Self(tokio::spawn(async move {
+            loop {
+                let due = Instant::now() + BEAT;
+                tokio::time::sleep(BEAT).await;
+                health.beat(Instant::now().saturating_duration_since(due));
+                tell(sd_notify::NotifyState::Watchdog);
+            }
+        }))
+    }
+}
+
+impl Drop for Heart {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

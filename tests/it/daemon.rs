@@ -1,0 +1,190 @@
+//! `tidegate serve` on real Envoys: many rollouts in one process, read again, ended, killed and taken up.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::binary_xds::fleet::Fleet;
+use crate::binary_xds::process::{Running, call};
+use crate::parts::envoy::{Envoy, EnvoyConfig, Rds, rds_yaml};
+use crate::parts::port::free_address;
+
+/// A second service with an Envoy of its own, which watches a file.
+struct Web {
+    envoy: Envoy,
+}
+
+impl Web {
+    async fn start(fleet: &Fleet) -> Self {
+        let folder = fleet.folder().join("web");
+        std::fs::create_dir(&folder).unwrap();
+        let routes = folder.join("rds.yaml");
+        std::fs::write(&routes, rds_yaml("web", [("web-blue", 100), ("web-green", 0)])).unwrap();
+        let address = free_address();
+        let envoy = Envoy::start(EnvoyConfig {
+            node_id: "web-1".to_owned(),
+            node_cluster: "web".to_owned(),
+            route: "web".to_owned(),
+            backends: BTreeMap::from([
+                ("web-blue".to_owned(), vec![address]),
+                ("web-green".to_owned(), vec![address]),
+            ]),
+            rds: Rds::File(routes),
+        })
+        .await;
+        let target = format!(
+            r#"  web:
+    authority: full
+    slots: [blue, green]
+    metrics: {{version: "{{version}}", cluster: "web-{{slot}}"}}
+    targets:
+      us_east_1:
+        - name: edge
+          envoy_file: {{route: web, path: web/rds.yaml, clusters: {{blue: web-blue, green: web-green}}, admin: ["http://{}"]}}
+"#,
+            envoy.admin
+        );
+        let path = fleet.folder().join("tidegate.yaml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, text + &target).unwrap();
+        Self { envoy }
+    }
+
+    async fn green(&self) -> u64 {
+        let (_, dump) =
+            self.envoy.get("/config_dump?resource=dynamic_route_configs").await.unwrap();
+        let dump: Value = serde_json::from_str(&dump).unwrap();
+        let clusters = dump
+            .pointer(
+                "/configs/0/route_config/virtual_hosts/0/routes/0/route/weighted_clusters/clusters",
+            )
+            .unwrap();
+        let green = |one: &&Value| one["name"] == "web-green";
+        let found = clusters.as_array().unwrap().iter().find(green).unwrap();
+        found["weight"].as_u64().unwrap_or(0)
+    }
+}
+
+/// Waits until `tidegate list` shows what is wanted.
+fn until(folder: &Path, what: &str, wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    let deadline = Instant::now() + Duration::from_secs(40);
+    loop {
+        let listed = call(folder, &["list", "-o", "json"]);
+        let rows: Vec<Value> = serde_json::from_str(&listed.out).unwrap_or_default();
+        if listed.code == Some(0) && wanted(&rows) {
+            return rows;
+        }
+        assert!(Instant::now() < deadline, "never: {what}; {listed:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn all_bake(rows: &[Value]) -> bool {
+    rows.len() == 2 && rows.iter().all(|row| row["phase"] == "Baking" && row["running"] == true)
+}
+
+fn start<'a>(service: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let start = ["start", "pipelines/long.yaml", "--version", "v2", "-o", "json", "--service"];
+    [&start[..], &[service], more].concat()
+}
+
+async fn get(address: &str, path: &str) -> (u16, String) {
+    use http_body_util::{BodyExt, Empty};
+    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+        .build_http::<Empty<hyper::body::Bytes>>();
+    let response = client.get(format!("http://{address}{path}").parse().unwrap()).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
+fn hang_up(daemon: &Running) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(daemon.pid()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_rollouts_at_once_are_driven_read_again_killed_and_taken_up() {
+    let mut fleet = Fleet::start().await.with_metrics().await;
+    let web = Web::start(&fleet).await;
+    let folder = fleet.folder().to_owned();
+    let address = free_address().to_string();
+    let serve = ["serve", "--listen", &address];
+    let daemon = Running::start(&folder, &serve);
+    daemon.until_said("serving on");
+    let twice = call(&folder, &serve).expect(4);
+    assert!(twice.errors.contains("is in use"), "{twice:?}");
+    assert_eq!(get(&address, "/readyz").await, (200, "ready\n".to_owned()));
+
+    for service in ["api-gateway", "web"] {
+        let early = call(&folder, &start(service, &[])).expect(1);
+        assert!(early.errors.contains("no stable version"), "{early:?}");
+        call(&folder, &["adopt", service, "--version", "v1"]).expect(0);
+    }
+    fleet.open().await;
+    for service in ["api-gateway", "web"] {
+        let started = call(&folder, &start(service, &[])).expect(0).json();
+        assert_eq!(started["rollout"], format!("{service}-1"));
+        let again = call(&folder, &start(service, &[])).expect(1);
+        assert!(again.errors.contains("is under way"), "{again:?}");
+    }
+    until(&folder, "both bake", all_bake);
+    assert_eq!((fleet.green().await, web.green().await), (vec![Some(25.0); 2], 2_500));
+    let which = call(&folder, &["pause"]).expect(2);
+    assert!(which.errors.contains("api-gateway-1, web-1"), "{which:?}");
+    let strange = call(&folder, &["pause", "shop"]).expect(2);
+    assert!(strange.errors.contains("no rollout `shop`"), "{strange:?}");
+
+    // What Prometheus is told is what was read back.
+    let (_, numbers) = get(&address, "/metrics").await;
+    let line = r#"tidegate_canary_weight_read_percent{service="web",region="us_east_1"} 25.0"#;
+    assert!(numbers.contains(line), "{numbers}");
+    assert!(numbers.contains(r#"tidegate_rollout_phase{service="web",phase="baking"} 1"#));
+    assert!(numbers.contains("tidegate_loop_lag_seconds") && numbers.ends_with("# EOF\n"));
+
+    // A wrong file changes nothing; a right one is taken, and the rollouts go on.
+    let path = folder.join("tidegate.yaml");
+    let good = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, good.replace("slots:", "slotts:")).unwrap();
+    hang_up(&daemon);
+    daemon.until_said("the old one stays");
+    std::fs::write(&path, &good).unwrap();
+    hang_up(&daemon);
+    daemon.until_said("the fleet was read again");
+    until(&folder, "both bake again", all_bake);
+
+    // Killed, the weights stay; the next one takes both up.
+    daemon.kill();
+    assert_eq!((fleet.green().await, web.green().await), (vec![Some(25.0); 2], 2_500));
+    let daemon = Running::start(&folder, &serve);
+    until(&folder, "both bake after the kill", all_bake);
+    assert_eq!((fleet.green().await, web.green().await), (vec![Some(25.0); 2], 2_500));
+
+    // One goes back, the other one does not notice.
+    call(&folder, &["rollback", "web", "--reason", "slow"]).expect(0);
+    let back = |rows: &[Value]| {
+        rows.iter().any(|row| row["rollout"] == "web-1" && row["phase"] == "RolledBack")
+    };
+    let rows = until(&folder, "web is back", back);
+    let other = rows.iter().find(|row| row["rollout"] == "api-gateway-1").unwrap();
+    assert_eq!((&other["phase"], &other["running"]), (&"Baking".into(), &true.into()));
+    assert_eq!((fleet.green().await, web.green().await), (vec![Some(25.0); 2], 0));
+    let history = call(&folder, &["history", "web", "-o", "json"]).expect(0).json();
+    assert!(history.as_array().unwrap().iter().any(|it| it[1]["event"] == "rolled_back"));
+    let (_, numbers) = get(&address, "/metrics").await;
+    assert!(numbers.contains(r#"tidegate_rollbacks{service="web",cause="asked"} 1"#), "{numbers}");
+
+    // Nobody waits longer than for the end: the exit code says how it went.
+    let waiting = Running::start(&folder, &start("web", &["--wait"]));
+    until(&folder, "web bakes once more", all_bake);
+    call(&folder, &["rollback", "web-2"]).expect(0);
+    waiting.ended(20).expect(5);
+
+    let asked = Instant::now();
+    daemon.terminate().expect(128 + 15);
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert_eq!(fleet.green().await, [Some(25.0); 2]);
+    call(&folder, &["store", "verify"]).expect(0);
+}
