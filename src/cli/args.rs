@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+use super::action::ActionArgs;
 use super::adopt::AdoptArgs;
 use super::ask::{AskArgs, ReleaseArgs, RollbackArgs};
 use super::check::CheckArgs;
@@ -103,6 +104,8 @@ pub(super) enum Command {
     Restore(RestoreArgs),
     /// Every fact as a line of JSON
     Export(ExportArgs),
+    /// What the GitHub Action runs
+    Action(ActionArgs),
     /// What a diagnostic's code means
     Explain(ExplainArgs),
     /// The JSON Schema of a kind of file

@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod action;
 mod adopt;
 mod args;
 mod ask;
@@ -99,6 +100,7 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Command::Backup(backup) => store::backup(&backup, format),
         Command::Restore(restore) => store::restore(&restore, format),
         Command::Export(export) => store::export(&export),
+        Command::Action(it) => action::run(it).await,
         Command::Explain(explain) => reference::explain(&explain),
         Command::Schema(schema) => reference::schema(&schema),
         Command::Completions(completions) => Ok(reference::completions(&completions)),

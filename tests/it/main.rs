@@ -5,6 +5,7 @@
     reason = "helpers outside of test functions fail by panicking"
 )]
 
+mod action;
 mod binary_xds;
 mod block;
 mod cli;
