@@ -79,7 +79,7 @@ pub fn selector(bytes: &[u8]) {
     let values: BTreeMap<_, _> = names.into_iter().map(|name| (name, value.to_owned())).collect();
     let Ok(bound) = selector::bind(text, &values) else { return };
     assert_eq!(selector::metric_name(&bound), selector::metric_name(text), "{bound}");
-    if !value.contains('$') {
+    if !value.contains('$') && !text.contains("$$") {
         let again = selector::bind(&bound, &BTreeMap::new());
         assert_eq!(again.as_ref(), Ok(&bound), "bound, it is a selector without variables");
     }

@@ -120,6 +120,7 @@ async fn again(
         return Ok(before);
     };
     health.resumed(false);
+    before.controller.stop();
     drop(before);
     let running = begin(fleet, store).await?;
     take_up(&running.controller, health).await;

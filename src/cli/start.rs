@@ -46,23 +46,33 @@ pub(super) async fn run(args: StartArgs, format: Format) -> Result<Exit, Failure
     let (service, version) = (args.service.clone(), args.version.clone());
     let answer = remote.start(&StartRequest { service, version, pipeline, analyses }).await?;
     output::emit(format, &answer, |answer| said(answer, &args))?;
-    match answer.rollout {
+    // What waits gets the next number.
+    let next = |open: RolloutId| RolloutId { number: open.number + 1, ..open };
+    match answer.rollout.or(answer.behind.map(next)) {
         Some(id) if args.wait => wait(&remote, &id, format).await,
         _ => Ok(Exit::Done),
     }
 }
 
 fn said(answer: &StartAnswer, args: &StartArgs) -> String {
-    match &answer.rollout {
-        Some(id) => format!("{id} is under way; next: tidegate watch --service {}", args.service),
-        None => format!("{} is stable already", args.version),
+    match (&answer.rollout, &answer.behind) {
+        (Some(id), _) => {
+            format!("{id} is under way; next: tidegate watch --service {}", args.service)
+        }
+        (None, Some(open)) => format!("{} begins when {open} is over", args.version),
+        (None, None) => format!("{} is stable already", args.version),
     }
 }
 
 /// Looks until it is over or waits for a person.
 async fn wait(remote: &Remote, id: &RolloutId, format: Format) -> Result<Exit, Failure> {
     loop {
-        let state = remote.one(Some(&id.to_string())).await?.view.rollout;
+        let newest = remote.one(Some(id.service.as_str())).await?.view.rollout;
+        if newest.id.number < id.number {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            continue;
+        }
+        let state = newest;
         let waits = state.phase != Phase::RollingBack && waits_for_person(&state);
         if state.phase.is_over() || waits {
             let exit = ended(&state);

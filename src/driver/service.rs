@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 use super::Error;
 use super::effects::{self, RegionBalancers};
 use super::site::Site;
-use crate::engine::event::{Actor, Adopted, AdoptedRegion, ArmSlots, Event, Fact, Started};
+use crate::engine::event::{Actor, Adopted, AdoptedRegion, ArmSlots, Event, Fact, Queued, Started};
 use crate::engine::service::ServiceState;
 use crate::ports::{Clock, Journal, Reading};
 use crate::spec::plan::Plan;
@@ -144,6 +144,28 @@ pub async fn start(
     };
     site.journal.append(&site.service, seq, &[fact], None).await?;
     Ok(id)
+}
+
+/// Begins what waits for the end of another rollout; none where nothing waits, or it cannot begin, which is recorded.
+///
+/// # Errors
+/// The journal fails.
+pub async fn start_queued(site: &Site) -> Result<Option<RolloutId>, Error> {
+    let Some((service, _)) = site.journal.service(&site.service).await? else { return Ok(None) };
+    let Some(next) = service.queued.filter(|_| service.open.is_none()) else { return Ok(None) };
+    let Queued { version, plan, by } = *next;
+    match start(site, plan, version, by).await {
+        Ok(id) => Ok(Some(id)),
+        Err(error @ Error::Journal(_)) => Err(error),
+        Err(error) => {
+            let (at, event) = (site.clock.now(), Event::Unqueued { reason: error.to_string() });
+            let fact = Fact { at, service: site.service.clone(), rollout: None, event };
+            let known = site.journal.service(&site.service).await?;
+            let seq = known.map_or(Seq(0), |(_, seq)| seq);
+            site.journal.append(&site.service, seq, &[fact], None).await?;
+            Ok(None)
+        }
+    }
 }
 
 fn started(

@@ -151,6 +151,8 @@ pub fn line(state: &Rollout, event: &Event) -> Option<String> {
             "every stage is done; confirming the final weights".to_owned()
         }
         Event::Recovered => "took up where it stood".to_owned(),
+        Event::Queued(next) => format!("{} begins when this is over", next.version),
+        Event::Unqueued { reason } => format!("nothing waits any more: {reason}"),
         Event::HookStarted { region, hook, .. } => format!("{region}: hook {hook} begins"),
         Event::HookEnded { region, hook, standing, .. } => match standing {
             Standing::Done => format!("{region}: hook {hook} is done"),

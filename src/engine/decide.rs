@@ -122,6 +122,14 @@ fn commanded(turn: &mut Turn, by: &Actor, command: &Command) -> Answer {
             turn.roll_back(cause, false, None);
             Answer::Accepted
         }
+        Command::Queue { next, supersede } => {
+            turn.record(Event::Queued(next.clone()));
+            if *supersede {
+                let reason = format!("{} takes its place", next.version);
+                turn.roll_back(Cause::Asked { by: by.clone(), reason }, false, None);
+            }
+            Answer::Accepted
+        }
         Command::Release => Answer::NothingToDo("it is not in quarantine".to_owned()),
         _ if phase == Phase::RollingBack => Answer::Refused("it is rolling back".to_owned()),
         Command::Pause { .. } if turn.state.paused.is_some() => {

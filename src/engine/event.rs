@@ -201,6 +201,13 @@ pub enum Event {
     Retired,
     /// The controller started again and knows nothing of the load balancers yet.
     Recovered,
+    /// Another version is to begin when this rollout is over; it takes the place of one that waited before.
+    Queued(Box<Queued>),
+    /// The version that waited does not begin after all.
+    Unqueued {
+        /// Why.
+        reason: String,
+    },
     /// A hook is to be run: the intent behind it.
     HookStarted {
         /// Where.
@@ -271,6 +278,17 @@ pub struct Started {
     pub plan: Plan,
     /// Which slot plays which role.
     pub slots: BTreeMap<RegionName, ArmSlots>,
+    /// Who.
+    pub by: Actor,
+}
+
+/// A version that waits for another one's end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Queued {
+    /// Which.
+    pub version: Version,
+    /// The frozen plan.
+    pub plan: Plan,
     /// Who.
     pub by: Actor,
 }

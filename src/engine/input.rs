@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::event::{Actor, ArmBackends};
+use super::event::{Actor, ArmBackends, Queued};
 use super::hooks::{HookCall, Standing};
 use super::poll::Poll;
 use super::verdict::Judgement;
@@ -79,7 +79,7 @@ pub struct Polled {
 }
 
 /// What a person can want.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// One step forward, or the gate opened.
     Promote,
@@ -92,6 +92,13 @@ pub enum Command {
     Resume,
     /// Out of quarantine.
     Release,
+    /// Another version begins when this one is over; at once, if this one is to go back for it.
+    Queue {
+        /// What begins then.
+        next: Box<Queued>,
+        /// This one goes back for it.
+        supersede: bool,
+    },
     /// Back.
     Rollback {
         /// Why.

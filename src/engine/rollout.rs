@@ -258,12 +258,10 @@ impl Rollout {
             | Event::Started(_)
             | Event::Prepared
             | Event::GateOpened { .. }
+            | Event::Queued(_)
+            | Event::Unqueued { .. }
             | Event::Looked(_) => {}
-            Event::GateReached { stage, .. } => {
-                self.stage = *stage;
-                self.step = 0;
-                self.enter(Phase::Gated, at);
-            }
+            Event::GateReached { stage, .. } => self.apply_gate(*stage, at),
             Event::StepEntered { stage, step, generation, weights, .. } => {
                 (self.stage, self.step) = (*stage, *step);
                 self.apply_step(*generation, weights, at);
@@ -323,6 +321,11 @@ impl Rollout {
             Event::Quarantined { .. } => self.apply_quarantined(at),
             Event::Released { .. } => self.quarantined = None,
         }
+    }
+
+    fn apply_gate(&mut self, stage: usize, at: Timestamp) {
+        (self.stage, self.step) = (stage, 0);
+        self.enter(Phase::Gated, at);
     }
 
     fn apply_step(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Event, Fact};
+use super::event::{Event, Fact, Queued};
 use crate::units::{
     Generation, RegionName, RolloutId, ServiceName, SlotName, Timestamp, Version, Weight,
 };
@@ -30,6 +30,9 @@ pub struct ServiceState {
     pub proven: Option<Version>,
     /// When it was adopted.
     pub adopted_at: Option<Timestamp>,
+    /// What begins when the one under way is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued: Option<Box<Queued>>,
 }
 
 /// Roles and versions of a service's slots in one region.
@@ -60,6 +63,7 @@ impl ServiceState {
             promoted: None,
             proven: None,
             adopted_at: None,
+            queued: None,
         }
     }
 
@@ -82,7 +86,10 @@ impl ServiceState {
                     .map(|(name, region)| (name.clone(), slots(region)))
                     .collect();
             }
+            Event::Queued(next) => self.queued = Some(next.clone()),
+            Event::Unqueued { .. } => self.queued = None,
             Event::Started(started) => {
+                self.queued = None;
                 self.open.clone_from(&fact.rollout);
                 self.rollouts = fact.rollout.as_ref().map_or(self.rollouts, |id| id.number);
                 self.generation = self.generation.max(started.generation);

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Current, Peer};
 use crate::driver::channels::Handle;
-use crate::driver::controller::{Known, Rollouts};
+use crate::driver::controller::{Begun, Known, Rollouts};
 use crate::driver::view::View;
 use crate::driver::{self};
 use crate::engine::decide::Answer;
@@ -98,8 +98,11 @@ pub struct TextFile {
 pub struct StartAnswer {
     /// Something is different now.
     pub changed: bool,
-    /// The rollout; none where the version is stable already.
+    /// The rollout; none where the version is stable already, or waits.
     pub rollout: Option<RolloutId>,
+    /// What it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<RolloutId>,
 }
 
 /// A service to take over.
@@ -264,9 +267,14 @@ async fn start(
         return Err(Problem::new("invalid_files", 422, problems));
     };
     match rollouts.start(&service, plan, version, by()).await {
-        Ok(id) => Ok(Json(StartAnswer { changed: true, rollout: Some(id) })),
+        Ok(Begun::Rollout(id)) => {
+            Ok(Json(StartAnswer { changed: true, rollout: Some(id), behind: None }))
+        }
+        Ok(Begun::Behind(open)) => {
+            Ok(Json(StartAnswer { changed: true, rollout: None, behind: Some(open) }))
+        }
         Err(driver::Error::AlreadyStable(_)) => {
-            Ok(Json(StartAnswer { changed: false, rollout: None }))
+            Ok(Json(StartAnswer { changed: false, rollout: None, behind: None }))
         }
         Err(error) => Err(error.into()),
     }

@@ -4,8 +4,8 @@ use super::codes;
 use super::decode::{Decoder, Fields, Spanned};
 use super::file::{self, Node, Span, Value};
 use super::plan::{
-    ManualRollback, OnApprovalTimeout, OnFail, OnMissing, OnNonconcurrent, OnSourceError,
-    OnUndecided, Policy, Promotion,
+    ManualRollback, OnApprovalTimeout, OnFail, OnMissing, OnNewVersion, OnNonconcurrent,
+    OnSourceError, OnUndecided, Policy, Promotion,
 };
 use crate::units::{Millis, PipelineName, RegionName, StageName, Weight};
 
@@ -81,11 +81,10 @@ pub struct StepFile {
     pub duration: Option<Millis>,
 }
 
-const LATER: [(&str, &str); 4] = [
+const LATER: [(&str, &str); 3] = [
     ("approvals", "for now use `gates` in a stage: a person says `promote` before it starts"),
     ("windows", "remove it; start the rollout at a time that suits"),
     ("freezes", "remove it; start the rollout at a time that suits"),
-    ("on_new_version", "remove it; a service has one open rollout and a second one is refused"),
 ];
 
 /// Decodes a pipeline; its problems are added to `decoder`. `stem` names it unless it names itself.
@@ -271,6 +270,7 @@ fn refuse_misplaced(decoder: &mut Decoder, fields: &mut Fields<'_>) {
         "beta",
         "promotion",
         "keep_previous",
+        "on_new_version",
     ];
     for key in keys {
         if let Some(span) = fields.key_span(key) {
@@ -299,6 +299,11 @@ fn decode_defaults(decoder: &mut Decoder, fields: &mut Fields<'_>) -> StageDefau
     }
 }
 
+const ON_NEW_VERSION: [(&str, OnNewVersion); 3] = [
+    ("reject", OnNewVersion::Reject),
+    ("queue", OnNewVersion::Queue),
+    ("supersede", OnNewVersion::Supersede),
+];
 const ON_FAIL: [(&str, OnFail); 2] = [("rollback", OnFail::Rollback), ("hold", OnFail::Hold)];
 
 fn decode_policy(decoder: &mut Decoder, fields: &mut Fields<'_>) -> Policy {
@@ -322,6 +327,9 @@ fn decode_policy(decoder: &mut Decoder, fields: &mut Fields<'_>) -> Policy {
         keep_previous: fields
             .get(decoder, "keep_previous", Decoder::duration)
             .unwrap_or(default.keep_previous),
+        on_new_version: fields
+            .get(decoder, "on_new_version", |decoder, node| decoder.choice(node, &ON_NEW_VERSION))
+            .unwrap_or_default(),
     }
 }
 

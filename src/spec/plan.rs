@@ -312,6 +312,9 @@ pub struct Policy {
     pub holdback: Weight,
     /// How long the previous slot stays deployed after promotion.
     pub keep_previous: Millis,
+    /// What this version does when another one is under way.
+    #[serde(default, skip_serializing_if = "OnNewVersion::is_reject")]
+    pub on_new_version: OnNewVersion,
 }
 
 impl Default for Policy {
@@ -326,6 +329,7 @@ impl Default for Policy {
             promotion: Promotion::Swap,
             holdback: Weight::ZERO,
             keep_previous: Millis::from_secs(3_600),
+            on_new_version: OnNewVersion::Reject,
         }
     }
 }
@@ -396,6 +400,26 @@ pub enum OnNonconcurrent {
     Hold,
     /// Roll back.
     Rollback,
+}
+
+/// What a version does that comes while another one is under way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnNewVersion {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It begins when the other one is over; a later one takes its place.
+    Queue,
+    /// The other one goes back first.
+    Supersede,
+}
+
+impl OnNewVersion {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+    fn is_reject(&self) -> bool {
+        *self == Self::Reject
+    }
 }
 
 /// How promotion happens.

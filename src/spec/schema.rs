@@ -69,6 +69,8 @@ struct PipelineBody {
     holdback: Option<PercentText>,
     /// How long the previous slot stays deployed; default 1h.
     keep_previous: Option<String>,
+    /// When another version is under way; default `reject`.
+    on_new_version: Option<OnNewVersionWord>,
 }
 
 #[derive(JsonSchema)]
@@ -127,6 +129,14 @@ enum OnFailWord {
 #[schemars(rename_all = "snake_case")]
 enum PromotionWord {
     Swap,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum OnNewVersionWord {
+    Reject,
+    Queue,
+    Supersede,
 }
 
 #[derive(JsonSchema)]

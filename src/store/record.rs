@@ -109,6 +109,8 @@ impl Record {
                     | Event::Released { .. }
                     | Event::HookStarted { .. }
                     | Event::HookEnded { .. }
+                    | Event::Queued(_)
+                    | Event::Unqueued { .. }
             )
         };
         Self {

@@ -100,6 +100,61 @@ async fn get(address: &str, path: &str) -> (u16, String) {
     (status, String::from_utf8_lossy(&body).into_owned())
 }
 
+/// A pipeline whose version does so when another one is under way.
+fn on_new_version(fleet: &Fleet, policy: &str) -> String {
+    let long = std::fs::read_to_string(fleet.folder().join("pipelines/long.yaml")).unwrap();
+    let key = format!("deployment_pipeline:\n  on_new_version: {policy}");
+    fleet.write(&format!("pipelines/{policy}.yaml"), &long.replace("deployment_pipeline:", &key));
+    format!("pipelines/{policy}.yaml")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_later_version_waits_over_a_kill_or_takes_the_place_of_the_one_under_way() {
+    let fleet = Fleet::start().await.with_metrics().await;
+    let folder = fleet.folder().to_owned();
+    let (queue, supersede) = (on_new_version(&fleet, "queue"), on_new_version(&fleet, "supersede"));
+    let begin = |pipeline: &str, version: &str| {
+        let line = ["start", pipeline, "--service", "api-gateway", "--version", version];
+        call(&folder, &[&line[..], &["-o", "json"]].concat()).expect(0).json()
+    };
+    let bakes = |id: &'static str| {
+        move |rows: &[Value]| rows[0]["rollout"] == id && rows[0]["phase"] == "Baking"
+    };
+    let daemon = Running::start(&folder, &["serve"]);
+    daemon.until_said("serving on");
+    call(&folder, &["adopt", "api-gateway", "--version", "v1"]).expect(0);
+    assert_eq!(begin(&queue, "v2")["rollout"], "api-gateway-1");
+    until(&folder, "v2 bakes", bakes("api-gateway-1"));
+
+    // v3 waits, v4 takes its place, and a kill does not lose it.
+    assert_eq!(begin(&queue, "v3")["behind"], "api-gateway-1");
+    assert_eq!(begin(&queue, "v4")["behind"], "api-gateway-1");
+    daemon.kill();
+    let daemon = Running::start(&folder, &["serve"]);
+    until(&folder, "v2 bakes again", bakes("api-gateway-1"));
+    assert_eq!(fleet.green().await, [Some(25.0); 2]);
+    call(&folder, &["rollback", "--reason", "slow"]).expect(0);
+    let rows = until(&folder, "v4 bakes", bakes("api-gateway-2"));
+    assert_eq!(rows[0]["version"], "v4");
+
+    // v5 does not wait: v4 goes back to nothing first, stable is still v1.
+    assert_eq!(begin(&supersede, "v5")["behind"], "api-gateway-2");
+    until(&folder, "v5 bakes", bakes("api-gateway-3"));
+    let history = call(&folder, &["history", "api-gateway", "--limit", "10000", "-o", "json"]);
+    let history = history.expect(0).json();
+    let events: Vec<&Value> = history.as_array().unwrap().iter().map(|it| &it[1]).collect();
+    let place = |wanted: &dyn Fn(&Value) -> bool| events.iter().position(|it| wanted(it)).unwrap();
+    let back = place(&|it| it["rollout"] == "api-gateway-2" && it["event"] == "rolled_back");
+    let next =
+        place(&|it| it["rollout"] == "api-gateway-3" && it.pointer("/event/started").is_some());
+    assert!(back < next, "{back} {next}");
+    let started = &events[next]["event"]["started"];
+    assert_eq!((&started["version"], &started["stable_version"]), (&"v5".into(), &"v1".into()));
+    assert!(events.iter().all(|it| it.pointer("/event/started/version") != Some(&"v3".into())));
+    daemon.terminate().expect(128 + 15);
+    call(&folder, &["store", "verify"]).expect(0);
+}
+
 fn hang_up(daemon: &Running) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(daemon.pid()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();

@@ -33,6 +33,8 @@ fn is_old(fact: &&Fact) -> bool {
             | Event::Released { .. }
             | Event::HookStarted { .. }
             | Event::HookEnded { .. }
+            | Event::Queued(_)
+            | Event::Unqueued { .. }
     )
 }
 
