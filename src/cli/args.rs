@@ -20,6 +20,7 @@ use super::simulate::SimulateArgs;
 use super::start::StartArgs;
 use super::status::{HistoryArgs, StatusArgs};
 use super::store::{BackupArgs, ExportArgs, RestoreArgs, StoreArgs};
+use super::undo::UndoArgs;
 
 /// Moves a service to a new version region by region: forward on evidence, back by itself.
 #[derive(Debug, Parser)]
@@ -84,6 +85,8 @@ pub(super) enum Command {
     /// Let a rollout go on that was put in quarantine
     #[command(after_help = "Example:\n  tidegate release api-gateway")]
     Release(ReleaseArgs),
+    /// Back from a promotion, without stages
+    Undo(UndoArgs),
     /// Take the previous version out after a promotion
     Retire(RetireArgs),
     /// What happened to a service

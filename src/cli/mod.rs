@@ -28,6 +28,7 @@ mod start;
 mod status;
 mod store;
 mod summary;
+mod undo;
 
 use std::process::ExitCode;
 
@@ -90,6 +91,7 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Command::Resume(ask) => ask::run(Verb::Resume, ask, format).await,
         Command::Rollback(rollback) => ask::rollback(rollback, format).await,
         Command::Release(release) => ask::release(release, format).await,
+        Command::Undo(it) => undo::run(it, format).await,
         Command::Retire(it) => retire::run(it, format).await,
         Command::History(history) => status::history(&history, format),
         Command::Judge(judge) => judge::judge(judge, format),

@@ -116,6 +116,12 @@ impl Remote {
         self.answer(self.client.post("http://tidegate/v1/rollouts").json(request)).await
     }
 
+    /// Goes back from a service's last promotion.
+    pub async fn undo(&self, service: &ServiceName) -> Result<StartAnswer, Failure> {
+        let url = format!("http://tidegate/v1/services/{service}/undo");
+        self.answer(self.client.post(url)).await
+    }
+
     /// Takes a service over.
     pub async fn adopt(
         &self,

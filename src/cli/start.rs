@@ -65,7 +65,7 @@ fn said(answer: &StartAnswer, args: &StartArgs) -> String {
 }
 
 /// Looks until it is over or waits for a person.
-async fn wait(remote: &Remote, id: &RolloutId, format: Format) -> Result<Exit, Failure> {
+pub(super) async fn wait(remote: &Remote, id: &RolloutId, format: Format) -> Result<Exit, Failure> {
     loop {
         let newest = remote.one(Some(id.service.as_str())).await?.view.rollout;
         if newest.id.number < id.number {

@@ -43,7 +43,7 @@ impl Summary {
             version: state.version.clone(),
             phase: state.phase,
             changed: true,
-            proven: state.phase == Phase::Promoted && state.not_proven.is_empty(),
+            proven: state.phase == Phase::Promoted && state.is_proven(),
             weights: state
                 .regions
                 .iter()

@@ -72,6 +72,9 @@ pub enum Error {
     /// Something that must never be true would have become true; nothing was done.
     #[error("refused by an invariant: {0}")]
     Invariant(String),
+    /// Nothing was promoted lately whose previous version is still there.
+    #[error("{0} has nothing to undo: {1}")]
+    NothingToUndo(ServiceName, String),
     /// Nothing was promoted whose previous version could go.
     #[error("{0} has nothing to retire")]
     NothingToRetire(ServiceName),

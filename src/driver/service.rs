@@ -9,10 +9,14 @@ use super::Error;
 use super::effects::{self, RegionBalancers};
 use super::site::Site;
 use crate::engine::event::{Actor, Adopted, AdoptedRegion, ArmSlots, Event, Fact, Queued, Started};
+use crate::engine::rollout::Phase;
 use crate::engine::service::ServiceState;
-use crate::ports::{Clock, Journal, Reading};
-use crate::spec::plan::Plan;
-use crate::units::{Generation, RegionName, RolloutId, Seq, ServiceName, Version, Weight};
+use crate::ports::{Clock, Hook, Journal, Reading};
+use crate::spec::build::digest;
+use crate::spec::plan::{OnNewVersion, Plan, Stage, Step};
+use crate::units::{
+    Generation, Millis, RegionName, RolloutId, Seq, ServiceName, StageName, Version, Weight,
+};
 
 /// Longest time that balancers which have their weights from Tidegate may take to begin with them.
 const BEGIN_MAX: Duration = Duration::from_secs(10);
@@ -144,6 +148,62 @@ pub async fn start(
     };
     site.journal.append(&site.service, seq, &[fact], None).await?;
     Ok(id)
+}
+
+/// The way back from the last promotion, without stages: its plan, and the version that was stable before.
+///
+/// # Errors
+/// Nothing was promoted, the previous version is retired or replaced, or its time is over.
+pub async fn undoing(site: &Site) -> Result<(Plan, Version), Error> {
+    let nothing = |why: &str| Error::NothingToUndo(site.service.clone(), why.to_owned());
+    let known = site.journal.service(&site.service).await?;
+    let (service, _) = known.ok_or_else(|| Error::NotAdopted(site.service.clone()))?;
+    if let Some(open) = service.open {
+        return Err(Error::Open(open));
+    }
+    let id = service.promoted.ok_or_else(|| nothing("nothing was promoted"))?;
+    let promoted = site.journal.rollout(&id).await?;
+    let (promoted, _) = promoted.ok_or_else(|| Error::NoSuchRollout(id.clone()))?;
+    if promoted.phase != Phase::Promoted {
+        return Err(nothing("the previous version is retired"));
+    }
+    let since = promoted.ended_at.unwrap_or(promoted.phase_since);
+    if site.clock.now() >= since.plus(promoted.plan.policy.keep_previous) {
+        return Err(nothing("the previous version is no longer kept"));
+    }
+    let version = promoted.stable_version;
+    let is_there = |region: &RegionName| {
+        let slots = service.regions.get(region);
+        slots.is_some_and(|slots| slots.versions.get(&slots.idle).is_none_or(|it| *it == version))
+    };
+    if !promoted.plan.regions.keys().all(is_there) {
+        return Err(nothing("something else was put into its slot"));
+    }
+    Ok((undo_plan(promoted.plan), version))
+}
+
+/// Everything at once, judged by nobody: that version ran a moment ago.
+fn undo_plan(mut plan: Plan) -> Plan {
+    let regions: Vec<RegionName> = plan.regions.keys().cloned().collect();
+    let weights = regions.iter().map(|name| (name.clone(), Weight::FULL)).collect();
+    let first = plan.stages.swap_remove(0);
+    plan.stages = vec![Stage {
+        name: StageName::new("undo").unwrap_or(first.name),
+        regions,
+        weight: Weight::FULL,
+        criteria: Vec::new(),
+        steps: vec![Step { weights, bake: Millis::ZERO }],
+        duration: Millis::ZERO,
+        max_duration: Millis::ZERO,
+        gate: None,
+        ..first
+    }];
+    (plan.triggers, plan.analyses) = (Vec::new(), BTreeMap::new());
+    plan.hooks.retain(|hook| matches!(hook, Hook::Persist | Hook::Promote));
+    plan.policy.holdback = Weight::ZERO;
+    plan.policy.on_new_version = OnNewVersion::Reject;
+    plan.digest = digest(&plan);
+    plan
 }
 
 /// Begins what waits for the end of another rollout; none where nothing waits, or it cannot begin, which is recorded.

@@ -35,7 +35,7 @@ fn shift(turn: &mut Turn) {
             Phase::RollingBack => turn.record(Event::RolledBack),
             Phase::Promoting if !hooks::all_done(&turn.state) => hooks::start_due(turn),
             Phase::Promoting if !turn.state.is_held() => {
-                let proven = turn.state.not_proven.is_empty();
+                let proven = turn.state.is_proven();
                 turn.record(Event::Promoted { proven });
             }
             _ => {}

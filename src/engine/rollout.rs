@@ -233,6 +233,13 @@ impl Rollout {
         self.regions.values().all(|region| region.confirmed == Some(self.generation))
     }
 
+    /// Every criterion so far was proven, none let through. A plan that asks for no proof gives none.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        let asks = self.plan.stages.iter().any(|stage| !stage.criteria.is_empty());
+        asks && self.not_proven.is_empty()
+    }
+
     /// Nothing may be raised now: paused, and not by a person's step forward since.
     #[must_use]
     pub fn is_held(&self) -> bool {

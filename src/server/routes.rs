@@ -157,6 +157,7 @@ impl From<driver::Error> for Problem {
         let (title, status) = match &error {
             Fault::NoSuchRollout(_) | Fault::NoSuchService(_) => ("not_found", 404),
             Fault::Open(_) => ("under_way", 409),
+            Fault::NothingToUndo(..) => ("nothing_to_undo", 409),
             Fault::NotAdopted(_) | Fault::RegionNotAdopted { .. } => ("not_adopted", 409),
             Fault::SplitInProgress { .. } | Fault::NotSettled(..) => ("not_settled", 409),
             _ => ("failed", 500),
@@ -175,6 +176,7 @@ pub(super) fn router(rollouts: Current) -> Router {
         )
         .route("/v1/rollouts/{id}/events", get(events))
         .route("/v1/services/{service}/adopt", post(adopt))
+        .route("/v1/services/{service}/undo", post(undo))
         .layer(DefaultBodyLimit::max(START_BYTES_MAX))
         .layer(middleware::from_fn(owner_only))
         .with_state(rollouts)
@@ -266,7 +268,11 @@ async fn start(
     let Some(plan) = plan.filter(|_| !problems.has_errors()) else {
         return Err(Problem::new("invalid_files", 422, problems));
     };
-    match rollouts.start(&service, plan, version, by()).await {
+    begun(rollouts.start(&service, plan, version, by()).await)
+}
+
+fn begun(begun: Result<Begun, driver::Error>) -> Result<Json<StartAnswer>, Problem> {
+    match begun {
         Ok(Begun::Rollout(id)) => {
             Ok(Json(StartAnswer { changed: true, rollout: Some(id), behind: None }))
         }
@@ -278,6 +284,16 @@ async fn start(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+async fn undo(
+    State(rollouts): State<Current>,
+    Path(service): Path<ServiceName>,
+) -> Result<Json<StartAnswer>, Problem> {
+    let rollouts = current(&rollouts);
+    let site = rollouts.site(&service).ok_or(driver::Error::NoSuchService(service.clone()))?;
+    let (plan, version) = driver::service::undoing(&site).await?;
+    begun(rollouts.start(&service, plan, version, by()).await)
 }
 
 async fn adopt(

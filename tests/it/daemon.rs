@@ -155,6 +155,36 @@ async fn a_later_version_waits_over_a_kill_or_takes_the_place_of_the_one_under_w
     call(&folder, &["store", "verify"]).expect(0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promotion_is_undone_without_stages_while_the_previous_version_is_kept() {
+    let mut fleet = Fleet::start().await.with_metrics().await;
+    let folder = fleet.folder().to_owned();
+    let daemon = Running::start(&folder, &["serve"]);
+    daemon.until_said("serving on");
+    call(&folder, &["adopt", "api-gateway", "--version", "v1"]).expect(0);
+    let nothing = call(&folder, &["undo", "api-gateway"]).expect(1);
+    assert!(nothing.errors.contains("nothing was promoted"), "{nothing:?}");
+    fleet.open().await;
+    let quick = ["start", "pipelines/quick.yaml", "--service", "api-gateway", "--version", "v2"];
+    let waiting = Running::start(&folder, &[&quick[..], &["--wait"]].concat());
+    waiting.ended(90).expect(0);
+    assert_eq!(fleet.green().await, [Some(100.0); 2]);
+
+    let undone = Running::start(&folder, &["undo", "api-gateway", "-o", "json"]).ended(30);
+    let undone = undone.expect(0).json();
+    assert_eq!((&undone["version"], &undone["phase"]), (&"v1".into(), &"promoted".into()));
+    // Nobody proved anything on the way back.
+    assert_eq!(undone["proven"], false);
+    assert_eq!(fleet.green().await, [Some(0.0); 2]);
+    daemon.terminate().expect(128 + 15);
+
+    // The same without a daemon: back from the way back.
+    let forth = call(&folder, &["undo", "api-gateway"]).expect(0);
+    assert!(forth.out.contains("api-gateway-3 v2"), "{forth:?}");
+    assert_eq!(fleet.green().await, [Some(100.0); 2]);
+    call(&folder, &["store", "verify"]).expect(0);
+}
+
 fn hang_up(daemon: &Running) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(daemon.pid()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();

@@ -50,7 +50,7 @@ impl Outcome {
         Self {
             state: name.to_owned(),
             rollout: rollout.id.to_string(),
-            proven: named(rollout) == "promoted" && rollout.not_proven.is_empty(),
+            proven: named(rollout) == "promoted" && rollout.is_proven(),
             cause: rollout.cause.as_ref().map_or(String::new(), ToString::to_string),
             digest: rollout.plan.digest.clone(),
             next,
