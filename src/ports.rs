@@ -279,6 +279,9 @@ pub struct HookSubject {
 pub trait Notifier: Send + Sync {
     /// Delivers one notice, at least once; `key` is the same for the same notice.
     async fn notify(&self, notice: &Notice);
+
+    /// Waits until all is delivered, but not longer.
+    async fn drain(&self, _longest: std::time::Duration) {}
 }
 
 /// One thing people should know.

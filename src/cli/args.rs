@@ -8,6 +8,7 @@ use super::ask::{AskArgs, ReleaseArgs, RollbackArgs};
 use super::check::CheckArgs;
 use super::demo::DemoArgs;
 use super::judge::{EvidenceArgs, JudgeArgs};
+use super::notify::NotifyArgs;
 use super::output::Format;
 use super::plan::PlanArgs;
 use super::reference::{CompletionArgs, ExplainArgs, SchemaArgs};
@@ -99,6 +100,8 @@ pub(super) enum Command {
     Replay(ReplayArgs),
     /// How often each rule is wrong and how fast it is right, by simulation
     Simulate(SimulateArgs),
+    /// Look after who is told
+    Notify(NotifyArgs),
     /// Look after the state directory
     Store(StoreArgs),
     /// Copy the journal, also while a rollout runs

@@ -15,7 +15,7 @@ use crate::hooks::FleetHooks;
 use crate::load_balancer::{self, Connected, Known, TargetKey};
 use crate::metrics;
 use crate::notify;
-use crate::ports::{Journal, Split};
+use crate::ports::{Journal, Notifier, Split};
 use crate::regions::probe::Prober;
 use crate::spec::fleet::Fleet;
 use crate::store::Store;
@@ -52,23 +52,31 @@ pub async fn connect(
 ) -> Result<Connection, Failure> {
     let state_dir = state_dir(&fleet, named);
     let store = Arc::new(Store::open(&state_dir)?);
-    let everything = connected(fleet, &store, Some(&service)).await?;
+    let everything = connected(fleet, &store, &state_dir, Some(&service)).await?;
     let missing = || Failure::new(format!("the fleet has no service `{service}`"));
     let site = everything.sites.get(&service).cloned().ok_or_else(missing)?;
     Ok(Connection { site, state_dir, _everything: everything })
 }
 
 /// Connects every service of a fleet.
-pub async fn connect_all(fleet: Fleet, store: &Arc<Store>) -> Result<Everything, Failure> {
-    connected(fleet, store, None).await
+pub async fn connect_all(
+    fleet: Fleet,
+    store: &Arc<Store>,
+    state_dir: &Path,
+) -> Result<Everything, Failure> {
+    connected(fleet, store, state_dir, None).await
 }
 
 async fn connected(
     fleet: Fleet,
     store: &Arc<Store>,
+    state_dir: &Path,
     only: Option<&ServiceName>,
 ) -> Result<Everything, Failure> {
     let known = known(&fleet, &recorded_services(store).await?);
+    let outbox = notify::Outbox::open(&state_dir.join("outbox"), &fleet.notify);
+    let outbox = outbox.map_err(|error| Failure::new(format!("no outbox: {error}")))?;
+    let outbox: Arc<dyn Notifier> = Arc::new(outbox);
     let connected = load_balancer::connect(&fleet, only, &known)
         .await
         .map_err(|error| Failure::new(chain(&error)))?;
@@ -76,7 +84,7 @@ async fn connected(
     let wanted = |name: &&ServiceName| only.is_none_or(|only| only == *name);
     let mut sites = BTreeMap::new();
     for name in fleet.services.keys().filter(wanted) {
-        let site = site(&fleet, name, &connected, Arc::clone(store))?;
+        let site = site(&fleet, name, &connected, Arc::clone(store), Arc::clone(&outbox))?;
         sites.insert(name.clone(), Arc::new(site));
     }
     Ok(Everything { sites, _connected: connected })
@@ -87,6 +95,7 @@ fn site(
     service: &ServiceName,
     connected: &Connected,
     store: Arc<Store>,
+    notifier: Arc<dyn Notifier>,
 ) -> Result<Site, Failure> {
     let described = fleet.services.get(service);
     let mut regions = BTreeMap::new();
@@ -102,7 +111,7 @@ fn site(
         regions,
         journal: store,
         clock: Arc::new(SystemClock::new()),
-        notifier: Arc::new(notify::Log),
+        notifier,
     })
 }
 

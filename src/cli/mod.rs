@@ -12,6 +12,7 @@ mod failure;
 mod files;
 mod follow;
 mod judge;
+mod notify;
 mod offline;
 mod output;
 mod past;
@@ -91,6 +92,7 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Command::Resume(ask) => ask::run(Verb::Resume, ask, format).await,
         Command::Rollback(rollback) => ask::rollback(rollback, format).await,
         Command::Release(release) => ask::release(release, format).await,
+        Command::Notify(it) => notify::run(it, format).await,
         Command::Undo(it) => undo::run(it, format).await,
         Command::Retire(it) => retire::run(it, format).await,
         Command::History(history) => status::history(&history, format),

@@ -66,6 +66,7 @@ pub(super) async fn run(args: RunArgs, format: Format) -> Result<Exit, Failure> 
     let manner = Manner { format, attended };
     let (exit, state) =
         drive_to_end(Arc::clone(&connection.site), &connection.state_dir, &id, manner).await?;
+    connection.site.notifier.drain(std::time::Duration::from_secs(5)).await;
     let summary = Summary::of(&state, next(exit, &id));
     match format {
         Format::Table => output::line(summary.table().trim_end()),

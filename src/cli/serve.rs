@@ -38,11 +38,14 @@ pub(super) struct ServeArgs {
     fleet: FleetArgs,
 }
 
+/// Longest wait for notices that are on their way when it ends; the others wait on disk.
+const DRAIN_MAX: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// What runs until the fleet is read again.
 struct Running {
     controller: Arc<Controller>,
     // Keeps servers that adapters need (such as xDS) alive.
-    _everything: Everything,
+    everything: Everything,
 }
 
 pub(super) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
@@ -51,7 +54,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
     let store = Arc::new(Store::open(&folder)?);
     let health = Arc::new(Health::new(folder.clone()));
     let _heart = Heart::start(Arc::clone(&health));
-    let mut running = begin(fleet, &store).await?;
+    let mut running = begin(fleet, &store, &folder).await?;
     let first: Arc<dyn Rollouts> = Arc::clone(&running.controller) as Arc<dyn Rollouts>;
     let (now, current) = watch::channel(first);
     let served =
@@ -78,7 +81,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
             number = &mut ended => break number,
             _ = hangup.recv() => {
                 tell(sd_notify::NotifyState::Reloading);
-                running = again(running, &args.fleet.fleet, &store, &health).await?;
+                running = again(running, &args.fleet.fleet, &store, &folder, &health).await?;
                 now.send_replace(Arc::clone(&running.controller) as Arc<dyn Rollouts>);
                 tell(sd_notify::NotifyState::Ready);
             }
@@ -86,14 +89,21 @@ pub(super) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
     };
     tell(sd_notify::NotifyState::Stopping);
     served.close().await;
+    if let Some(site) = running.everything.sites.values().next() {
+        site.notifier.drain(DRAIN_MAX).await;
+    }
     Ok(Exit::Signal(number))
 }
 
-async fn begin(fleet: crate::spec::fleet::Fleet, store: &Arc<Store>) -> Result<Running, Failure> {
-    let everything = connect_all(fleet, store).await?;
+async fn begin(
+    fleet: crate::spec::fleet::Fleet,
+    store: &Arc<Store>,
+    folder: &Path,
+) -> Result<Running, Failure> {
+    let everything = connect_all(fleet, store, folder).await?;
     let journal = Arc::clone(store) as Arc<dyn crate::ports::Journal>;
     let controller = Arc::new(Controller::new(everything.sites.clone(), journal));
-    Ok(Running { controller, _everything: everything })
+    Ok(Running { controller, everything })
 }
 
 async fn take_up(controller: &Controller, health: &Health) {
@@ -110,6 +120,7 @@ async fn again(
     before: Running,
     path: &Path,
     store: &Arc<Store>,
+    folder: &Path,
     health: &Health,
 ) -> Result<Running, Failure> {
     let (fleet, problems) = load_fleet(path);
@@ -122,7 +133,7 @@ async fn again(
     health.resumed(false);
     before.controller.stop();
     drop(before);
-    let running = begin(fleet, store).await?;
+    let running = begin(fleet, store, folder).await?;
     take_up(&running.controller, health).await;
     info!("the fleet was read again");
     note("the fleet was read again");

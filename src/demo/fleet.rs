@@ -40,6 +40,7 @@ pub fn fleet(world: &World, state: PathBuf, poll: Millis) -> Result<fleet::Fleet
         services: BTreeMap::from([(ServiceName::new(SERVICE)?, service)]),
         checks: BTreeMap::new(),
         xds: None,
+        notify: BTreeMap::new(),
     })
 }
 

@@ -119,7 +119,8 @@ impl Recorder {
     }
 
     async fn notify(&self, page: bool, text: String) {
-        let key = format!("{}/{}", self.rollout, self.seq);
+        // One turn may have more than one notice.
+        let key = format!("{}/{}/{:08x}", self.rollout, self.seq, crc32fast::hash(text.as_bytes()));
         self.site.notifier.notify(&Notice { key, page, text }).await;
     }
 

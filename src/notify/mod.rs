@@ -1,4 +1,9 @@
-//! Telling people. For now: the log, where the local run and its terminal are the people.
+//! Telling people: the log, and the targets that the fleet names, by an outbox that outlives this process.
+
+mod outbox;
+pub mod target;
+
+pub use outbox::Outbox;
 
 use async_trait::async_trait;
 use tracing::{error, info};

@@ -34,6 +34,9 @@ pub(super) struct Users {
 struct Kept {
     judge: Judge,
     regions: BTreeMap<RegionName, Origin>,
+    /// Looks behind each criterion's newest verdict, and the weights they were about; not the controller's, but only what
+    /// was recorded counts.
+    looks: BTreeMap<CriterionId, (Generation, u64)>,
 }
 
 /// Since when a region is measured at one confirmed weight.
@@ -49,8 +52,6 @@ pub(super) struct Statistician {
     pub(super) users: Users,
     now: Kept,
     durable: Kept,
-    /// Looks behind each criterion's newest verdict, and the weights they were about.
-    looks: BTreeMap<CriterionId, (Generation, u64)>,
     /// A wrong driver: what was read is kept, the evidence made of it begins anew.
     forgets_wealth: bool,
 }
@@ -93,9 +94,10 @@ impl Users {
 
 impl Statistician {
     pub(super) fn new(seed: u64, plan: &Plan, bad_from: Option<usize>, forgets: bool) -> Self {
-        let now = Kept { judge: Judge::new(plan), regions: BTreeMap::new() };
+        let now =
+            Kept { judge: Judge::new(plan), regions: BTreeMap::new(), looks: BTreeMap::new() };
         let users = Users::new(seed, plan, bad_from);
-        Self { users, durable: now.clone(), now, looks: BTreeMap::new(), forgets_wealth: forgets }
+        Self { users, durable: now.clone(), now, forgets_wealth: forgets }
     }
 
     /// One look at every region that is confirmed and was read.
@@ -160,7 +162,7 @@ impl Statistician {
         }
         judgement.verdicts.iter().find_map(|verdict| {
             let (now, criterion) = (verdict.numbers.polls, verdict.criterion.clone());
-            let before = self.looks.insert(criterion, (judgement.generation, now));
+            let before = self.now.looks.insert(criterion, (judgement.generation, now));
             let (generation, before) = before?;
             (generation == judgement.generation && now < before).then(|| {
                 format!("{}: evidence of {before} looks became that of {now}", verdict.text)

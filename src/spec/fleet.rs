@@ -23,6 +23,48 @@ pub struct Fleet {
     pub checks: BTreeMap<String, FleetCheck>,
     /// Where Envoys fetch their routes; needed by `envoy` targets.
     pub xds: Option<Xds>,
+    /// Who is told, by a name of the operator's.
+    pub notify: BTreeMap<String, Notify>,
+}
+
+/// Somebody who is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Notify {
+    /// How.
+    pub kind: NotifyKind,
+    /// Only what somebody has to act on.
+    pub pages_only: bool,
+}
+
+/// A way of telling.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NotifyKind {
+    /// POST of a signed CloudEvent.
+    Webhook {
+        /// Where.
+        url: String,
+        /// Key of the signature.
+        secret: Secret,
+    },
+    /// A Slack incoming webhook, whose URL is the secret.
+    Slack {
+        /// Where.
+        url: Secret,
+    },
+    /// PagerDuty's Events API.
+    PagerDuty {
+        /// Of the service there.
+        routing_key: Secret,
+        /// Where.
+        url: String,
+    },
+    /// Alertmanager.
+    Alertmanager {
+        /// Its base URL.
+        url: String,
+    },
+    /// A program; `{text}` and `{key}` are arguments of their own.
+    Command(Vec<String>),
 }
 
 /// One region.

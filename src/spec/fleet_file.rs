@@ -11,6 +11,7 @@ use super::fleet::{
     ScrapeEndpoint, Secret, Service, Xds, XdsTls,
 };
 use super::fleet_targets::{Place, decode_targets};
+use super::notify_file as notify;
 use super::plan::{Authority, Hook};
 use crate::units::{Millis, RegionName, ServiceName, SlotName, Weight, shown};
 
@@ -47,6 +48,7 @@ pub fn decode(decoder: &mut Decoder, text: &str) -> Option<Fleet> {
         })
     });
     let checks = fields.get(decoder, "checks", decode_checks).unwrap_or_default();
+    let notify = fields.get(decoder, "notify", notify::decode).unwrap_or_default();
     fields.finish(decoder);
     if let Some(regions) = &regions {
         check_shares(decoder, regions);
@@ -60,6 +62,7 @@ pub fn decode(decoder: &mut Decoder, text: &str) -> Option<Fleet> {
         services,
         checks,
         xds,
+        notify,
     })
 }
 
@@ -237,7 +240,7 @@ fn decode_auth(decoder: &mut Decoder, fields: &mut Fields<'_>) -> Option<Auth> {
 }
 
 /// The text of an inline secret is never repeated.
-fn decode_secret(decoder: &mut Decoder, node: &Node) -> Option<Secret> {
+pub(super) fn decode_secret(decoder: &mut Decoder, node: &Node) -> Option<Secret> {
     let Value::Map(_) = node.value else {
         decoder.error(codes::INLINE_SECRET, node.span, "a secret stands in this file", SECRET_HELP);
         return None;

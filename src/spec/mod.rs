@@ -33,6 +33,8 @@ mod fleet_targets;
 #[cfg(feature = "files")]
 pub mod load;
 #[cfg(feature = "files")]
+mod notify_file;
+#[cfg(feature = "files")]
 pub mod pipeline;
 #[cfg(feature = "files")]
 pub mod quantity;

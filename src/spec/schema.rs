@@ -260,6 +260,8 @@ struct FleetDocument {
     services: BTreeMap<String, ServiceBody>,
     checks: Option<BTreeMap<String, CheckBody>>,
     xds: Option<XdsBody>,
+    /// Who is told, by a name of your own.
+    notify: Option<BTreeMap<String, NotifyBody>>,
 }
 
 #[derive(JsonSchema)]
@@ -359,6 +361,48 @@ struct ServiceBody {
     targets: BTreeMap<String, Vec<TargetBody>>,
     /// The operator's own programs around a rollout.
     hooks: Option<HooksBody>,
+}
+
+/// Exactly one way of telling.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct NotifyBody {
+    /// Only what somebody has to act on; default false, for PagerDuty true.
+    pages_only: Option<bool>,
+    webhook: Option<WebhookBody>,
+    slack: Option<SlackBody>,
+    pagerduty: Option<PagerDutyBody>,
+    alertmanager: Option<AlertmanagerBody>,
+    /// A program; `{text}` and `{key}` are arguments of their own.
+    command: Option<Vec<String>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct WebhookBody {
+    url: String,
+    /// Key of the signature (HMAC-SHA256).
+    secret: SecretBody,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct SlackBody {
+    /// The incoming webhook's URL, which is a secret.
+    url: SecretBody,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct PagerDutyBody {
+    routing_key: SecretBody,
+    url: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct AlertmanagerBody {
+    url: String,
 }
 
 #[derive(JsonSchema)]

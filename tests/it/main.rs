@@ -20,6 +20,7 @@ mod faults;
 mod golden;
 mod judge;
 mod metrics;
+mod notify;
 mod parts;
 mod replay;
 mod sample;

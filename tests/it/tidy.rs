@@ -33,7 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("regions", &["ports", "spec", "units", "metrics::http"]),
     // A hook runs like a command check, and asks like one.
     ("hooks", &["ports", "spec", "units", "metrics::command", "metrics::http"]),
-    ("notify", &["ports", "units"]),
+    ("notify", &["ports", "spec", "units", "metrics::command", "metrics::http"]),
     ("server", &["driver", "ports", "engine", "spec", "units"]),
     // A world to try things in; the command line drives it.
     ("demo", &["ports", "spec", "units"]),

@@ -206,6 +206,7 @@ impl Address {
             services: [(ServiceName::new("api-gateway").unwrap(), service)].into(),
             checks: BTreeMap::new(),
             xds: None,
+            notify: BTreeMap::new(),
         }
     }
 
