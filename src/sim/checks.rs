@@ -61,7 +61,10 @@ impl Checks {
                     self.expect_touched(world, region);
                 }
             }
-            Event::RollbackStarted { cause: Cause::HandEdit { region }, .. } => {
+            // One that is under way already begins again under a newer generation, for the same cause.
+            Event::RollbackStarted { cause: Cause::HandEdit { region }, .. }
+                if state.phase != Phase::RollingBack =>
+            {
                 self.expect_touched(world, region);
             }
             Event::StageNotProven { by: Some(_), .. } => self.by_person = true,
