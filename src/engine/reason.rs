@@ -65,6 +65,13 @@ pub enum Reason {
         /// Wanted.
         desired: Weight,
     },
+    /// Somebody changes a region's weight again and again: two writers, and one of them has to stop.
+    Contested {
+        /// Where.
+        region: RegionName,
+        /// How often.
+        edits: u32,
+    },
     /// Somebody paused it.
     Paused {
         /// Who.
@@ -178,6 +185,7 @@ impl Reason {
         match self {
             Self::Drifted { kind, .. } => *kind != Drift::Restart,
             Self::Quarantined
+            | Self::Contested { .. }
             | Self::Paused { .. }
             | Self::Gate { .. }
             | Self::Undecided { .. }
@@ -236,6 +244,10 @@ impl fmt::Display for Reason {
                 };
                 write!(out, "{region}: {read} read, {desired} wanted: {what}")
             }
+            Self::Contested { region, edits } => write!(
+                out,
+                "{region}: contested, somebody else has set this weight {edits} times; find out who before `resume`"
+            ),
             Self::Paused { by, reason } => write!(out, "paused by {by}: {reason}"),
             Self::Gate { stage, gate } => write!(out, "stage {stage} waits for a person: {gate}"),
             Self::Baking { remaining } => write!(out, "baking, {remaining} left"),

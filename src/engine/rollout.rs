@@ -119,6 +119,9 @@ pub struct RegionState {
     pub restart_marker: Option<String>,
     /// A change that nobody here made.
     pub drift: Option<Drift>,
+    /// How often somebody else changed it in this rollout.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub edits: u32,
     /// Backends by arm, where they can be seen.
     pub backends: Option<ArmBackends>,
     /// Hooks that were begun.
@@ -128,6 +131,11 @@ pub struct RegionState {
     pub unhealthy: bool,
     /// Why it is not settled, for people.
     pub note: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Nothing is raised until `resume`.
@@ -401,6 +409,7 @@ impl Rollout {
                 state.confirmed = None;
                 state.note = None;
                 state.drift = Some(*kind);
+                state.edits += u32::from(*kind != Drift::Restart);
                 self.clocks.bake = Millis::ZERO;
             }
             Event::RegionHealth { healthy, .. } => state.unhealthy = !healthy,

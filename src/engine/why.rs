@@ -92,6 +92,10 @@ fn unconfirmed(state: &Rollout) -> Vec<Reason> {
     let mut reasons = Vec::new();
     for (name, region) in &state.regions {
         let region_name = name.clone();
+        if region.edits > 1 && region.drift.is_some_and(|kind| kind != Drift::Restart) {
+            let (region, edits) = (name.clone(), region.edits);
+            reasons.push(Reason::Contested { region, edits });
+        }
         if let Some(kind) = region.drift {
             reasons.push(Reason::Drifted {
                 region: region_name,
@@ -116,9 +120,11 @@ fn unconfirmed(state: &Rollout) -> Vec<Reason> {
             });
         }
     }
-    reasons.sort_by_key(
-        |reason| !matches!(reason, Reason::Drifted { kind, .. } if *kind != Drift::Restart),
-    );
+    reasons.sort_by_key(|reason| match reason {
+        Reason::Contested { .. } => 0,
+        Reason::Drifted { kind, .. } if *kind != Drift::Restart => 1,
+        _ => 2,
+    });
     reasons
 }
 

@@ -3,6 +3,7 @@
 use super::scene::{Scene, causes, is_silent};
 use crate::engine::event::{Cause, Drift};
 use crate::engine::input::{Command, RegionReading};
+use crate::engine::reason::Reason;
 use crate::engine::rollout::Phase;
 use crate::sim::sample;
 use crate::units::{Generation, Millis, Weight};
@@ -51,6 +52,19 @@ fn raised_by_hand_it_holds_until_resumed() {
     found.generation = Some(Generation(3));
     scene.read(found, &["RegionRead"]);
     assert_eq!(scene.writes(), [(REGION.to_owned(), 25.0)]);
+}
+
+#[test]
+fn set_by_hand_a_second_time_it_is_contested() {
+    let mut scene = in_stage_two();
+    let contested = |scene: &Scene| {
+        let reasons = crate::engine::why::why(&scene.state, scene.state.phase_since);
+        reasons.iter().any(|reason| matches!(reason, Reason::Contested { edits: 2, .. }))
+    };
+    scene.read(scene.at(REGION, 50.0), &["DriftFound", "Paused"]);
+    assert!(!contested(&scene));
+    scene.read(scene.at(REGION, 60.0), &["DriftFound"]);
+    assert!(contested(&scene));
 }
 
 #[test]
