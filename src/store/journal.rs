@@ -73,7 +73,8 @@ impl Journal {
         let path = directory.join(file_name(generation));
         let mut options = OpenOptions::new();
         options.create(true).read(true).write(true).truncate(false).mode(0o600);
-        let file = options.open(&path).map_err(Error::file("open", &path))?;
+        let opened = faults::on_disk("journal-open").and_then(|()| options.open(&path));
+        let file = opened.map_err(Error::file("open", &path))?;
         // What a killed process wrote may be readable and not on disk; it must be before it is acted on.
         (hooks.sync)(&file).map_err(Error::file("sync", &path))?;
         sync_directory(directory)?;
@@ -203,7 +204,8 @@ impl Journal {
         if self.stopped {
             return Err(Error::Stopped);
         }
-        if let Err(source) = self.file.write_all(frames) {
+        let written = faults::on_disk("journal-write").and_then(|()| self.file.write_all(frames));
+        if let Err(source) = written {
             self.take_back();
             return Err(Error::file("write", &self.path)(source));
         }

@@ -37,6 +37,7 @@ pub use frame::Error as FrameError;
 use crate::engine::event::Fact;
 use crate::engine::rollout::Rollout;
 use crate::engine::service::ServiceState;
+use crate::faults;
 use crate::ports::{Checkpoint, JournalError};
 use crate::units::{RolloutId, Seq, ServiceName};
 use frame::Head;
@@ -317,6 +318,7 @@ impl crate::ports::Journal for Store {
             |error: rustix::io::Errno| Error::file("look at the disk of", &path)(error.into());
         let disk = rustix::fs::statvfs(&path).map_err(failed)?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let free = faults::on_disk("free-space").map_or(0, |()| free);
         if free < FREE_BYTES_MIN {
             return Err(Error::NoRoom { free, floor: FREE_BYTES_MIN }.into());
         }

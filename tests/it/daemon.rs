@@ -185,6 +185,38 @@ async fn a_promotion_is_undone_without_stages_while_the_previous_version_is_kept
     call(&folder, &["store", "verify"]).expect(0);
 }
 
+/// The first events of a rollout after `last`: their ids, and their data as one text.
+fn events(folder: &Path, rollout: &str, last: u64, count: usize) -> (Vec<u64>, String) {
+    use std::io::{BufRead, BufReader, Write};
+    let mut stream =
+        std::os::unix::net::UnixStream::connect(folder.join("state/tidegate.sock")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    write!(
+        stream,
+        "GET /v1/rollouts/{rollout}/events HTTP/1.1\r\nhost: tidegate\r\nlast-event-id: {last}\r\n\r\n"
+    )
+    .unwrap();
+    let (mut ids, mut data) = (Vec::new(), String::new());
+    for line in BufReader::new(stream).lines() {
+        let line = line.unwrap();
+        ids.extend(line.strip_prefix("id: ").map(|id| id.parse::<u64>().unwrap()));
+        data.extend(line.strip_prefix("data: "));
+        if ids.len() == count && data.contains("\"at\"") && line.is_empty() {
+            return (ids, data);
+        }
+    }
+    panic!("the stream ended: {ids:?}")
+}
+
+/// Who was away is told what came after the last thing heard.
+fn tells_what_came_after(folder: &Path, rollout: &str) {
+    let (ids, data) = events(folder, rollout, 0, 3);
+    assert!(ids.is_sorted() && data.contains("\"started\""), "{ids:?} {data}");
+    let (later, data) = events(folder, rollout, ids[1], 1);
+    assert_eq!(later, [ids[2]]);
+    assert!(!data.contains("\"started\""), "{data}");
+}
+
 fn hang_up(daemon: &Running) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(daemon.pid()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
@@ -228,6 +260,8 @@ async fn two_rollouts_at_once_are_driven_read_again_killed_and_taken_up() {
     assert!(numbers.contains(line), "{numbers}");
     assert!(numbers.contains(r#"tidegate_rollout_phase{service="web",phase="baking"} 1"#));
     assert!(numbers.contains("tidegate_loop_lag_seconds") && numbers.ends_with("# EOF\n"));
+
+    tells_what_came_after(&folder, "web-1");
 
     // A wrong file changes nothing; a right one is taken, and the rollouts go on.
     let path = folder.join("tidegate.yaml");
