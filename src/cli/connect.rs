@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::failure::{Failure, chain};
+use super::output::note;
 use crate::driver::clock::SystemClock;
 use crate::driver::effects::{RegionBalancers, split};
 use crate::driver::site::{RegionSite, Site};
@@ -35,7 +36,19 @@ pub struct Connection {
 pub struct Everything {
     /// The services.
     pub sites: BTreeMap<ServiceName, Arc<Site>>,
-    _connected: Connected,
+    connected: Connected,
+}
+
+impl Everything {
+    /// Closes what is open here, so that it can be opened anew.
+    pub async fn close(self) {
+        #[cfg(feature = "xds")]
+        if let Some(xds) = self.connected.xds {
+            xds.close().await;
+        }
+        #[cfg(not(feature = "xds"))]
+        drop(self.connected);
+    }
 }
 
 /// The state directory: the one that was named, or the fleet's.
@@ -74,9 +87,7 @@ async fn connected(
     only: Option<&ServiceName>,
 ) -> Result<Everything, Failure> {
     let known = known(&fleet, &recorded_services(store).await?);
-    let outbox = notify::Outbox::open(&state_dir.join("outbox"), &fleet.notify);
-    let outbox = outbox.map_err(|error| Failure::new(format!("no outbox: {error}")))?;
-    let outbox: Arc<dyn Notifier> = Arc::new(outbox);
+    let outbox = outbox(&fleet, state_dir);
     let connected = load_balancer::connect(&fleet, only, &known)
         .await
         .map_err(|error| Failure::new(chain(&error)))?;
@@ -87,7 +98,18 @@ async fn connected(
         let site = site(&fleet, name, &connected, Arc::clone(store), Arc::clone(&outbox))?;
         sites.insert(name.clone(), Arc::new(site));
     }
-    Ok(Everything { sites, _connected: connected })
+    Ok(Everything { sites, connected })
+}
+
+/// Who is told. A disk that takes no notice keeps nobody from the way back.
+fn outbox(fleet: &Fleet, state_dir: &Path) -> Arc<dyn Notifier> {
+    match notify::Outbox::open(&state_dir.join("outbox"), &fleet.notify) {
+        Ok(outbox) => Arc::new(outbox),
+        Err(error) => {
+            note(&format!("nobody is told but the log: there is no outbox: {error}"));
+            Arc::new(notify::Log)
+        }
+    }
 }
 
 fn site(

@@ -19,6 +19,7 @@ use super::output::note;
 use super::session::interrupted;
 use crate::driver::controller::{Controller, Rollouts};
 use crate::server::{self, BEAT, Health};
+use crate::spec::fleet::Fleet;
 use crate::spec::load_fleet;
 use crate::store::Store;
 
@@ -43,12 +44,16 @@ const DRAIN_MAX: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What runs until the fleet is read again.
 struct Running {
+    fleet: Fleet,
     controller: Arc<Controller>,
     // Keeps servers that adapters need (such as xDS) alive.
     everything: Everything,
 }
 
 pub(super) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
+    // First of all: without it a signal that comes early ends the process.
+    let mut hangup = signal(SignalKind::hangup())
+        .map_err(|error| Failure::new(format!("no signals: {error}")))?;
     let fleet = files::fleet(&args.fleet)?;
     let folder = state_dir(&fleet, args.state.as_deref());
     let store = Arc::new(Store::open(&folder)?);
@@ -73,8 +78,6 @@ pub(super) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
     }
     note(&format!("serving on {}; end with SIGTERM", folder.display()));
     tell(sd_notify::NotifyState::Ready);
-    let mut hangup = signal(SignalKind::hangup())
-        .map_err(|error| Failure::new(format!("no signals: {error}")))?;
     let mut ended = Box::pin(interrupted());
     let number = loop {
         tokio::select! {
@@ -95,15 +98,11 @@ pub(super) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
     Ok(Exit::Signal(number))
 }
 
-async fn begin(
-    fleet: crate::spec::fleet::Fleet,
-    store: &Arc<Store>,
-    folder: &Path,
-) -> Result<Running, Failure> {
-    let everything = connect_all(fleet, store, folder).await?;
+async fn begin(fleet: Fleet, store: &Arc<Store>, folder: &Path) -> Result<Running, Failure> {
+    let everything = connect_all(fleet.clone(), store, folder).await?;
     let journal = Arc::clone(store) as Arc<dyn crate::ports::Journal>;
     let controller = Arc::new(Controller::new(everything.sites.clone(), journal));
-    Ok(Running { controller, everything })
+    Ok(Running { fleet, controller, everything })
 }
 
 async fn take_up(controller: &Controller, health: &Health) {
@@ -113,7 +112,7 @@ async fn take_up(controller: &Controller, health: &Health) {
     }
 }
 
-/// The fleet file as it is now; one that is wrong changes nothing.
+/// The fleet file as it is now; one that is wrong, or cannot be connected, changes nothing.
 ///
 /// What runs is ended and taken up again with the new connections: a restart is the normal way.
 async fn again(
@@ -132,11 +131,20 @@ async fn again(
     };
     health.resumed(false);
     before.controller.stop();
-    drop(before);
-    let running = begin(fleet, store, folder).await?;
+    before.everything.close().await;
+    let running = match begin(fleet, store, folder).await {
+        Ok(running) => {
+            info!("the fleet was read again");
+            note("the fleet was read again");
+            running
+        }
+        Err(failure) => {
+            warn!("the fleet cannot be connected, the old one stays: {}", failure.what);
+            note(&format!("the fleet cannot be connected, the old one stays: {}", failure.what));
+            begin(before.fleet, store, folder).await?
+        }
+    };
     take_up(&running.controller, health).await;
-    info!("the fleet was read again");
-    note("the fleet was read again");
     Ok(running)
 }
 
@@ -146,7 +154,7 @@ fn tell(state: sd_notify::NotifyState<'_>) {
     let _ = sd_notify::notify(false, &[state]);
 }
 
-/// Beats for as long as the loop turns, for whoever watches.
+/// Beats for as long as the runtime that drives all rollouts turns, for whoever watches.
 struct Heart(JoinHandle<()>);
 
 impl Heart {

@@ -119,9 +119,7 @@ impl Controller {
         }
         Ok(())
     }
-}
 
-impl Controller {
     /// Ends every task where it is; what was recorded is what the next controller finds.
     pub fn stop(&self) {
         self.0.running().clear();
@@ -223,8 +221,9 @@ impl Rollouts for Controller {
         let handle = self.handle(&open).ok_or_else(|| Error::Open(open.clone()))?;
         let supersede = policy == OnNewVersion::Supersede;
         match handle.ask(by, Command::Queue { next: Box::new(next), supersede }).await {
-            Answer::Refused(_) => Err(Error::Open(open)),
-            _ => Ok(Begun::Behind(open)),
+            Answer::Accepted => Ok(Begun::Behind(open)),
+            // It may have ended just now: what did not get into its record does not wait.
+            _ => Err(Error::Open(open)),
         }
     }
 

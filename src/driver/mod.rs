@@ -11,7 +11,7 @@ pub mod retire;
 pub mod service;
 pub mod site;
 pub mod supervisor;
-pub mod task;
+mod task;
 pub mod view;
 
 use crate::ports::JournalError;

@@ -14,8 +14,9 @@ use async_trait::async_trait;
 use backon::BackoffBuilder;
 use tokio::sync::Notify as Nudge;
 use tokio::task::JoinHandle;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
+use super::Log;
 use super::target::{Error, Waiting, deliver, wants};
 use crate::ports::{Notice, Notifier};
 use crate::spec::fleet::Notify;
@@ -82,11 +83,7 @@ impl Outbox {
 #[async_trait]
 impl Notifier for Outbox {
     async fn notify(&self, notice: &Notice) {
-        if notice.page {
-            error!(key = notice.key, "{}", notice.text);
-        } else {
-            info!(key = notice.key, "{}", notice.text);
-        }
+        Log.notify(notice).await;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let one = Waiting::new(notice, now);
         for queue in self.queues.iter().filter(|it| wants(&it.line.target, notice.page)) {

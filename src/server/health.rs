@@ -66,8 +66,9 @@ impl Health {
     /// Nothing is wrong with the loop.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        let silent = millis(self.started.elapsed()) - self.beat_ms.load(Ordering::Relaxed);
-        silent <= millis(SILENCE_MAX)
+        // A beat may come between the two readings.
+        let beat = self.beat_ms.load(Ordering::Relaxed);
+        millis(self.started.elapsed()).saturating_sub(beat) <= millis(SILENCE_MAX)
     }
 
     /// Why it should not be relied on; none when it can be.

@@ -217,6 +217,24 @@ fn tells_what_came_after(folder: &Path, rollout: &str) {
     assert!(!data.contains("\"started\""), "{data}");
 }
 
+/// A wrong file changes nothing; a right one is taken, and the rollouts go on.
+fn reads_its_fleet_again(daemon: &Running, folder: &Path) {
+    let path = folder.join("tidegate.yaml");
+    let good = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, good.replace("slots:", "slotts:")).unwrap();
+    hang_up(daemon);
+    daemon.until_said("the old one stays");
+    // Right by itself, but its route file is gone: it cannot be connected.
+    std::fs::write(&path, good.replace("route_file: route.yaml", "route_file: gone.yaml")).unwrap();
+    hang_up(daemon);
+    daemon.until_said("cannot be connected, the old one stays");
+    until(folder, "both bake with the old one", all_bake);
+    std::fs::write(&path, &good).unwrap();
+    hang_up(daemon);
+    daemon.until_said("the fleet was read again");
+    until(folder, "both bake again", all_bake);
+}
+
 fn hang_up(daemon: &Running) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(daemon.pid()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
@@ -263,16 +281,7 @@ async fn two_rollouts_at_once_are_driven_read_again_killed_and_taken_up() {
 
     tells_what_came_after(&folder, "web-1");
 
-    // A wrong file changes nothing; a right one is taken, and the rollouts go on.
-    let path = folder.join("tidegate.yaml");
-    let good = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, good.replace("slots:", "slotts:")).unwrap();
-    hang_up(&daemon);
-    daemon.until_said("the old one stays");
-    std::fs::write(&path, &good).unwrap();
-    hang_up(&daemon);
-    daemon.until_said("the fleet was read again");
-    until(&folder, "both bake again", all_bake);
+    reads_its_fleet_again(&daemon, &folder);
 
     // Killed, the weights stay; the next one takes both up.
     daemon.kill();
