@@ -88,10 +88,11 @@ impl Quarantine {
     async fn answer(&mut self, asked: Asked) -> Result<bool, Error> {
         info!(by = asked.by.name, command = ?asked.command, "asked in quarantine");
         let answer = match (&asked.command, self.state.phase) {
-            (Command::Rollback { .. }, Phase::RollingBack) => {
+            (Command::Rollback { .. } | Command::AskRollback { .. }, Phase::RollingBack) => {
                 Answer::NothingToDo("it is rolling back already".to_owned())
             }
-            (Command::Rollback { reason }, _) => {
+            // Nothing judges it any more: whoever may ask for the way back gets it.
+            (Command::Rollback { reason } | Command::AskRollback { reason, .. }, _) => {
                 let cause = Cause::Asked { by: asked.by.clone(), reason: reason.clone() };
                 self.back(cause, self.state.found).await?;
                 Answer::Accepted

@@ -196,6 +196,7 @@ fn undo_plan(mut plan: Plan) -> Plan {
         duration: Millis::ZERO,
         max_duration: Millis::ZERO,
         gate: None,
+        approvals: None,
         ..first
     }];
     (plan.triggers, plan.analyses) = (Vec::new(), BTreeMap::new());

@@ -84,6 +84,32 @@ pub fn notice(state: &Rollout, event: &Event) -> Option<(bool, String)> {
         }
         Event::GateReached { gate, .. } => (true, format!("{id}: waits for a person: {gate}")),
         Event::Paused { by, reason } => (false, format!("{id}: paused by {}: {reason}", by.name)),
+        Event::RollbackAsked { by, reason } => (
+            true,
+            format!(
+                "{id}: {} asks to roll back: {reason}; answer with `tidegate approve {id}`",
+                by.name
+            ),
+        ),
+        Event::ApprovalTimedOut { proceeds: true } => {
+            (true, format!("{id}: nobody else answered the request to roll back: it goes back"))
+        }
+        Event::ApprovalTimedOut { proceeds: false } => {
+            (true, format!("{id}: nobody else answered the request to roll back: it stays paused"))
+        }
+        Event::RollbackOverdue { after } => {
+            (true, format!("{id}: not rolled back {after} after it was asked for"))
+        }
+        Event::GlassBroken { by, region, action, reason } => (
+            true,
+            format!(
+                "{id}: {} broke the glass of {region}: {action}: {reason}; somebody else: `tidegate review {}`",
+                by.name, id.service
+            ),
+        ),
+        Event::Frozen { by, reason } => {
+            (true, format!("{}: frozen by {}: {reason}", id.service, by.name))
+        }
         Event::Quarantined { panics } => (
             true,
             format!(
@@ -162,9 +188,23 @@ pub fn line(state: &Rollout, event: &Event) -> Option<String> {
             Standing::Started => return None,
         },
         Event::Released { by } => format!("released from quarantine by {}", by.name),
-        _ => return notice(state, event).map(|(_, text)| text),
+        _ => return people_line(event).or_else(|| notice(state, event).map(|(_, text)| text)),
     };
     Some(text)
+}
+
+/// The same for what people say to each other.
+fn people_line(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::Approved { by, .. } => format!("approved by {}", by.name),
+        Event::ApprovalsDropped { names, .. } => {
+            format!("approvals that no longer count: {}", names.join(", "))
+        }
+        Event::RollbackWithdrawn { by } => format!("{} no longer asks to roll back", by.name),
+        Event::Reviewed { by, note } => format!("reviewed by {}: {note}", by.name),
+        Event::Thawed { by } => format!("no longer frozen, by {}", by.name),
+        _ => return None,
+    })
 }
 
 /// What a verdict says, criterion by criterion; triggers only when they are proven.

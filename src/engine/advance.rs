@@ -173,6 +173,11 @@ fn enter(turn: &mut Turn, (stage, step): (usize, usize), by: Option<&Actor>) {
     turn.record(Event::StepEntered { stage, step, generation, weights, by: by.cloned() });
 }
 
+/// A stage whose gate was opened begins.
+pub(super) fn begin_stage(turn: &mut Turn, stage: usize, by: &Actor) {
+    enter(turn, (stage, 0), Some(by));
+}
+
 /// Canary weight of every region of the plan at a step; never lower than now.
 fn weights(state: &Rollout, stage: usize, step: usize) -> BTreeMap<RegionName, Weight> {
     let wanted = &state.plan.stages[stage].steps[step].weights;

@@ -238,6 +238,108 @@ pub enum Event {
         /// Who.
         by: Actor,
     },
+    /// A person asked for the way back where the pipeline wants more than one; it stands still from here on.
+    RollbackAsked {
+        /// Who; counts as one.
+        by: Actor,
+        /// Why.
+        reason: String,
+    },
+    /// A person approved what waits for approval.
+    Approved {
+        /// What.
+        matter: Matter,
+        /// Who.
+        by: Actor,
+        /// At which weights.
+        generation: Generation,
+        /// Digest of the plan that was approved.
+        digest: String,
+    },
+    /// Approvals that no longer count.
+    ApprovalsDropped {
+        /// What they were for.
+        matter: Matter,
+        /// Whose.
+        names: Vec<String>,
+    },
+    /// Nobody else answered a request to roll back in half of its time.
+    ApprovalTimedOut {
+        /// It goes back all the same.
+        proceeds: bool,
+    },
+    /// The person who asked for the way back takes that back.
+    RollbackWithdrawn {
+        /// Who.
+        by: Actor,
+    },
+    /// A rollback that a person asked for takes longer than the pipeline allows.
+    RollbackOverdue {
+        /// Since it was asked for.
+        after: Millis,
+    },
+    /// One person acted alone, with a secret kept for emergencies; somebody else has to look at it later.
+    GlassBroken {
+        /// Who.
+        by: Actor,
+        /// Whose secret.
+        region: RegionName,
+        /// What was done.
+        action: Emergency,
+        /// Why.
+        reason: String,
+    },
+    /// Somebody else looked at what was done in an emergency.
+    Reviewed {
+        /// Who.
+        by: Actor,
+        /// What they say.
+        note: String,
+    },
+    /// No version of this service is raised, and none begins.
+    Frozen {
+        /// Who.
+        by: Actor,
+        /// Why.
+        reason: String,
+    },
+    /// Versions may begin again.
+    Thawed {
+        /// Who.
+        by: Actor,
+    },
+}
+
+/// What is approved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Matter {
+    /// The way back.
+    Rollback,
+    /// That a stage begins; its index.
+    Stage(usize),
+}
+
+impl std::fmt::Display for Emergency {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.pad(match self {
+            Self::Pause => "pause",
+            Self::Rollback => "rollback",
+            Self::Freeze => "freeze",
+        })
+    }
+}
+
+/// What one person may do alone in an emergency: never a step forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Emergency {
+    /// Nothing is raised.
+    Pause,
+    /// Back.
+    Rollback,
+    /// Nothing is raised, and nothing begins.
+    Freeze,
 }
 
 /// A service as it was found.

@@ -1,8 +1,8 @@
 //! What the world tells the engine. Inputs are never journaled; the facts they lead to are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::event::{Actor, ArmBackends, Queued};
+use super::event::{Actor, ArmBackends, Emergency, Queued};
 use super::hooks::{HookCall, Standing};
 use super::poll::Poll;
 use super::verdict::Judgement;
@@ -81,8 +81,45 @@ pub struct Polled {
 /// What a person can want.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
-    /// One step forward, or the gate opened.
+    /// One step forward, or the gate opened, whatever approvals it asks for.
     Promote,
+    /// The same, but a gate that asks for approvals stays closed.
+    PromoteApproved,
+    /// Back, once as many people say so as the pipeline wants; it stands still at once.
+    AskRollback {
+        /// Why.
+        reason: String,
+        /// Who may approve it now.
+        electors: BTreeSet<String>,
+    },
+    /// One vote for what waits for approval.
+    Approve {
+        /// Digest of the plan that was looked at, if the person named one.
+        digest: Option<String>,
+        /// Who may approve it now.
+        electors: BTreeSet<String>,
+    },
+    /// One person, alone, in an emergency.
+    BreakGlass {
+        /// Whose secret was used.
+        region: RegionName,
+        /// What is done.
+        action: Emergency,
+        /// Why.
+        reason: String,
+    },
+    /// What was done in an emergency was looked at.
+    Review {
+        /// What they say.
+        note: String,
+    },
+    /// Nothing is raised, and nothing begins.
+    Freeze {
+        /// Why.
+        reason: String,
+    },
+    /// Versions may begin again; what is paused stays so.
+    Thaw,
     /// Nothing is raised until `Resume`.
     Pause {
         /// Why.

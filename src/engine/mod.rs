@@ -4,6 +4,7 @@
 //! folds them; [`outstanding`](outstanding::outstanding) derives what has still to be done.
 
 mod advance;
+pub mod approval;
 pub mod decide;
 pub mod event;
 pub mod evidence;

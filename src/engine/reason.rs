@@ -86,6 +86,26 @@ pub enum Reason {
         /// What the pipeline says.
         gate: String,
     },
+    /// Somebody asked for the way back, and others have to agree.
+    RollbackAsked {
+        /// Who.
+        by: String,
+        /// Who agreed so far, the one who asked included.
+        given: u32,
+        /// Needed.
+        required: u32,
+        /// Until it goes back without another answer, if it will.
+        proceeds_in: Option<Millis>,
+    },
+    /// A stage waits for people's approval.
+    ApprovalsNeeded {
+        /// Which.
+        stage: StageName,
+        /// So far.
+        given: u32,
+        /// Needed.
+        required: u32,
+    },
     /// The bake is not over.
     Baking {
         /// What is left.
@@ -188,6 +208,8 @@ impl Reason {
             | Self::Contested { .. }
             | Self::Paused { .. }
             | Self::Gate { .. }
+            | Self::RollbackAsked { .. }
+            | Self::ApprovalsNeeded { .. }
             | Self::Undecided { .. }
             | Self::RaiseByHand { .. }
             | Self::IdleSlotHasTraffic { .. } => true,
@@ -250,6 +272,18 @@ impl fmt::Display for Reason {
             ),
             Self::Paused { by, reason } => write!(out, "paused by {by}: {reason}"),
             Self::Gate { stage, gate } => write!(out, "stage {stage} waits for a person: {gate}"),
+            Self::RollbackAsked { by, given, required, proceeds_in } => {
+                let then = proceeds_in.map_or(String::new(), |left| {
+                    format!("; goes back in {left} without another answer")
+                });
+                write!(
+                    out,
+                    "{by} asked to roll back, {given} of {required} people agree{then}; `tidegate approve`"
+                )
+            }
+            Self::ApprovalsNeeded { stage, given, required } => {
+                write!(out, "stage {stage} has {given} of {required} approvals; `tidegate approve`")
+            }
             Self::Baking { remaining } => write!(out, "baking, {remaining} left"),
             Self::NotProven { criterion, why } => write!(out, "{criterion} is not proven: {why}"),
             Self::StageNotProven { why } => write!(out, "the stage is not proven: {why}"),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::approval::{self, RollbackAsked, Vote};
 use super::event::{ArmBackends, ArmSlots, Cause, Clocks, Drift, Event, Fact, Started};
 use super::hooks::{HookState, Standing};
 use super::verdict::Judgement;
@@ -58,6 +59,15 @@ pub struct Rollout {
     pub not_proven: BTreeSet<CriterionId>,
     /// Why it went back, once it has.
     pub cause: Option<Cause>,
+    /// Who started it.
+    #[serde(default)]
+    pub started_by: String,
+    /// Approvals of the stage that waits for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub votes: Vec<Vote>,
+    /// Somebody asked for the way back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_asked: Option<RollbackAsked>,
     /// When it began.
     pub started_at: Timestamp,
     /// When it ended.
@@ -179,6 +189,9 @@ impl Rollout {
             owed: BTreeSet::new(),
             not_proven: BTreeSet::new(),
             cause: None,
+            started_by: started.by.name.clone(),
+            votes: Vec::new(),
+            rollback_asked: None,
             started_at: at,
             ended_at: None,
             plan: started.plan.clone(),
@@ -275,7 +288,17 @@ impl Rollout {
             | Event::GateOpened { .. }
             | Event::Queued(_)
             | Event::Unqueued { .. }
+            | Event::GlassBroken { .. }
+            | Event::Reviewed { .. }
+            | Event::Frozen { .. }
+            | Event::Thawed { .. }
             | Event::Looked(_) => {}
+            Event::RollbackAsked { .. }
+            | Event::Approved { .. }
+            | Event::ApprovalsDropped { .. }
+            | Event::ApprovalTimedOut { .. }
+            | Event::RollbackWithdrawn { .. }
+            | Event::RollbackOverdue { .. } => approval::apply(self, event, at),
             Event::GateReached { stage, .. } => self.apply_gate(*stage, at),
             Event::StepEntered { stage, step, generation, weights, .. } => {
                 (self.stage, self.step) = (*stage, *step);
@@ -310,19 +333,13 @@ impl Rollout {
                 self.not_proven.retain(|missing| !criteria.contains(missing));
             }
             Event::DataOverdue { .. } => self.data_overdue = true,
-            Event::Paused { by, reason } => {
-                let (by, reason) = (by.name.clone(), reason.clone());
-                self.paused = Some(Pause { by, reason, at, except: None });
-            }
+            Event::Paused { by, reason } => self.apply_paused(&by.name, reason, at),
             Event::Resumed { generation, .. } => self.apply_resumed(*generation, at),
             Event::RollbackStarted { cause, generation, judgement } => {
-                self.cause = Some(cause.clone());
                 if let Some(judgement) = judgement {
                     self.judgement = Some((**judgement).clone());
                 }
-                self.paused = None;
-                self.want(*generation, |_| Weight::ZERO);
-                self.enter(Phase::RollingBack, at);
+                self.apply_rollback(cause, *generation, at);
             }
             Event::RolledBack => self.end(Phase::RolledBack, at),
             Event::PromotionStarted { generation } => {
@@ -338,8 +355,21 @@ impl Rollout {
         }
     }
 
+    fn apply_paused(&mut self, by: &str, reason: &str, at: Timestamp) {
+        let (by, reason) = (by.to_owned(), reason.to_owned());
+        self.paused = Some(Pause { by, reason, at, except: None });
+    }
+
+    fn apply_rollback(&mut self, cause: &Cause, generation: Generation, at: Timestamp) {
+        self.cause = Some(cause.clone());
+        self.paused = None;
+        self.want(generation, |_| Weight::ZERO);
+        self.enter(Phase::RollingBack, at);
+    }
+
     fn apply_gate(&mut self, stage: usize, at: Timestamp) {
         (self.stage, self.step) = (stage, 0);
+        self.votes.clear();
         self.enter(Phase::Gated, at);
     }
 

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Event, Fact, Queued};
+use super::event::{Emergency, Event, Fact, Queued};
 use crate::units::{
     Generation, RegionName, RolloutId, ServiceName, SlotName, Timestamp, Version, Weight,
 };
+
+/// Emergencies that wait for a review at most.
+const BROKEN_MAX: usize = 100;
 
 /// A service as the journal knows it. Folded from the same facts as its rollouts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,6 +36,36 @@ pub struct ServiceState {
     /// What begins when the one under way is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued: Option<Box<Queued>>,
+    /// No version begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<Frozen>,
+    /// What was done in an emergency and nobody else has looked at yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub to_review: Vec<Broken>,
+}
+
+/// Why no version begins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub at: Timestamp,
+}
+
+/// What one person did alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Broken {
+    /// Who.
+    pub by: String,
+    /// What.
+    pub action: Emergency,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// Roles and versions of a service's slots in one region.
@@ -64,6 +97,8 @@ impl ServiceState {
             proven: None,
             adopted_at: None,
             queued: None,
+            frozen: None,
+            to_review: Vec::new(),
         }
     }
 
@@ -88,6 +123,18 @@ impl ServiceState {
             }
             Event::Queued(next) => self.queued = Some(next.clone()),
             Event::Unqueued { .. } => self.queued = None,
+            Event::Frozen { by, reason } => {
+                let (by, reason) = (by.name.clone(), reason.clone());
+                self.frozen = Some(Frozen { by, reason, at: fact.at });
+            }
+            Event::Thawed { .. } => self.frozen = None,
+            Event::GlassBroken { by, action, reason, .. } => {
+                let (by, reason) = (by.name.clone(), reason.clone());
+                self.to_review.push(Broken { by, action: *action, reason, at: fact.at });
+                // Years of them would be nobody's review.
+                self.to_review.truncate(BROKEN_MAX);
+            }
+            Event::Reviewed { .. } => self.to_review.clear(),
             Event::Started(started) => {
                 self.queued = None;
                 self.open.clone_from(&fact.rollout);

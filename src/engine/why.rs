@@ -5,13 +5,13 @@ use super::event::Drift;
 use super::reason::Reason;
 use super::rollout::{Phase, Rollout};
 use super::verdict::{HoldEvidence, Judgement, Outcome, Undecided, Verdict};
-use super::{hooks, polled};
+use super::{approval, hooks, polled};
 use crate::spec::plan::{Authority, OnFail};
 use crate::units::{Timestamp, Weight};
 
 /// Every reason, the most urgent first.
 #[must_use]
-pub fn why(state: &Rollout, _now: Timestamp) -> Vec<Reason> {
+pub fn why(state: &Rollout, now: Timestamp) -> Vec<Reason> {
     let mut reasons = Vec::new();
     match state.phase {
         phase if phase.is_over() => return vec![Reason::Over],
@@ -24,6 +24,7 @@ pub fn why(state: &Rollout, _now: Timestamp) -> Vec<Reason> {
     if state.quarantined.is_some() {
         reasons.push(Reason::Quarantined);
     }
+    reasons.extend(approval::reason(state, now));
     if let Some(pause) = &state.paused {
         reasons.push(Reason::Paused { by: pause.by.clone(), reason: pause.reason.clone() });
     }
@@ -32,6 +33,7 @@ pub fn why(state: &Rollout, _now: Timestamp) -> Vec<Reason> {
     }
     match state.phase {
         Phase::Preparing => reasons.extend(preparing(state)),
+        Phase::Gated if state.stage().approvals.is_some() => {}
         Phase::Gated => {
             let gate = state.stage().gate.clone().unwrap_or_default();
             reasons.push(Reason::Gate { stage: state.stage().name.clone(), gate });

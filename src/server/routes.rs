@@ -246,7 +246,9 @@ async fn command(
     match handle.ask(by, command).await {
         Answer::Accepted | Answer::None => Ok(Json(CommandAnswer { changed: true, reason: None })),
         Answer::NothingToDo(why) => Ok(Json(CommandAnswer { changed: false, reason: Some(why) })),
+        Answer::Waiting(why) => Ok(Json(CommandAnswer { changed: true, reason: Some(why) })),
         Answer::Refused(detail) => Err(Problem::new("refused", 409, detail)),
+        Answer::NotCounted { code, what } => Err(Problem::new(code, 409, what)),
     }
 }
 

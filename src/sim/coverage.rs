@@ -5,15 +5,23 @@ use std::fmt::{self, Write};
 
 /// Everything that a run over all seeds has to have seen.
 pub const EXPECTED: &[(&str, &[&str])] = &[
-    ("answer", &["Accepted", "NothingToDo", "Refused", "not sent", "unknown"]),
+    (
+        "answer",
+        &["Accepted", "NotCounted", "NothingToDo", "Refused", "Waiting", "not sent", "unknown"],
+    ),
     ("cause", &["Asked", "Breach", "CanaryUnhealthy", "HandEdit", "NoData", "SourceDark"]),
-    ("command", &["Pause", "Promote", "Resume", "Rollback"]),
+    (
+        "command",
+        &["Approve", "AskRollback", "Pause", "Promote", "PromoteApproved", "Resume", "Rollback"],
+    ),
     ("crash", &["AfterAnswer", "AfterRecord", "AfterSend", "BeforeRecord", "Recovering"]),
     ("drift", &["Ceiling", "Newer", "Restart", "TowardsCanary"]),
     ("end", &["Promoted", "RolledBack"]),
     (
         "event",
         &[
+            "ApprovalTimedOut",
+            "Approved",
             "BackendsSeen",
             "DataOverdue",
             "DebtPaid",
@@ -33,6 +41,8 @@ pub const EXPECTED: &[(&str, &[&str])] = &[
             "RegionHealth",
             "RegionRead",
             "Resumed",
+            "RollbackAsked",
+            "RollbackOverdue",
             "RollbackStarted",
             "RolledBack",
             "ShiftOverdue",
@@ -48,6 +58,8 @@ pub const EXPECTED: &[(&str, &[&str])] = &[
             "AllDead",
             "AnswerLate",
             "AnswerLost",
+            "Approve",
+            "AskRollback",
             "BlackHole",
             "CanaryDead",
             "ClockBack",
@@ -61,6 +73,7 @@ pub const EXPECTED: &[(&str, &[&str])] = &[
             "Pause",
             "PauseAndPromote",
             "Promote",
+            "PromoteApproved",
             "Restart",
             "Resume",
             "Rollback",
@@ -76,6 +89,7 @@ pub const EXPECTED: &[(&str, &[&str])] = &[
     (
         "reason",
         &[
+            "ApprovalsNeeded",
             "Baking",
             "CanaryDark",
             "Drifted",
@@ -94,6 +108,7 @@ pub const EXPECTED: &[(&str, &[&str])] = &[
             "Paused",
             "RaiseByHand",
             "RegionUnhealthy",
+            "RollbackAsked",
             "RollingBack",
             "SourceDark",
             "StageNotProven",

@@ -56,6 +56,12 @@ pub enum Fault {
     Resume,
     /// `rollback`.
     Rollback,
+    /// A request to roll back, where others have to agree.
+    AskRollback,
+    /// One vote.
+    Approve,
+    /// `promote` where approvals are enforced.
+    PromoteApproved,
     /// `rollback` and `promote` in one instant.
     RollbackAndPromote,
     /// `pause`, then `promote`.
@@ -122,7 +128,7 @@ fn one(random: &mut impl Rng, regions: usize) -> Fault {
     let time = Millis::from_secs(random.random_range(5..90));
     let weight = [0.0, 1.0, 5.0, 25.0, 50.0, 100.0][random.random_range(0..6)];
     let weight = percent(weight);
-    match random.random_range(0..27) {
+    match random.random_range(0..30) {
         0 => Fault::AnswerLost(region),
         1 => Fault::AnswerLate(region),
         2 => Fault::WriteLate(region),
@@ -146,6 +152,9 @@ fn one(random: &mut impl Rng, regions: usize) -> Fault {
         20 => Fault::PauseAndPromote,
         21 => Fault::ClockForward,
         22 => Fault::ClockBack,
+        23 if random.random_bool(0.4) => Fault::AskRollback,
+        24 => Fault::Approve,
+        25 => Fault::PromoteApproved,
         _ => Fault::Crash(crash_point(random)),
     }
 }

@@ -7,7 +7,9 @@ use crate::engine::decide::{Decision, decide};
 use crate::engine::input::Input;
 use crate::engine::outstanding::{Action, outstanding};
 use crate::engine::rollout::Rollout;
-use crate::spec::plan::{Authority, Hook, OnFail, OnUndecided, Plan, Step};
+use crate::spec::plan::{
+    Approvals, Authority, Hook, OnApprovalTimeout, OnFail, OnUndecided, Plan, Step,
+};
 use crate::units::{Millis, Timestamp};
 
 /// How a simulation is run.
@@ -78,6 +80,19 @@ pub(super) fn plan(random: &mut impl Rng) -> Plan {
         if random.random_bool(0.15) {
             stage.gate = Some("a person looks first".to_owned());
         }
+    }
+    if random.random_bool(0.15) {
+        let approvals = Approvals { required: 2, expires_after: Millis::from_secs(600) };
+        plan.stages[random.random_range(0..3)].gate = Some("two others approve".to_owned());
+        let gated = plan.stages.iter_mut().find(|stage| stage.gate.is_some());
+        gated.expect("a gate was added").approvals = Some(approvals);
+    }
+    if random.random_bool(0.5) {
+        plan.manual_rollback.required_approvers = 2;
+        plan.manual_rollback.maximum_rollback_time = Millis::from_secs(120);
+    }
+    if random.random_bool(0.3) {
+        plan.manual_rollback.on_approval_timeout = OnApprovalTimeout::Hold;
     }
     if random.random_bool(0.3) {
         plan.policy.on_missing.action = OnFail::Hold;

@@ -73,6 +73,7 @@ pub fn stage(name: &str, before: Option<&Stage>, regions: &[&str], weight: f64) 
         min_requests: 1_000,
         on_undecided: OnUndecided::Wait,
         gate: None,
+        approvals: None,
     }
 }
 

@@ -270,8 +270,11 @@ impl Simulation {
 
     /// The same again changes nothing; a second `promote` may, and every start is a fact.
     fn decide_again(&mut self, input: &Input) {
-        let may =
-            matches!(input, Input::Recovered | Input::Commanded { command: Command::Promote, .. });
+        let may = matches!(
+            input,
+            Input::Recovered
+                | Input::Commanded { command: Command::Promote | Command::PromoteApproved, .. }
+        );
         if may {
             return;
         }

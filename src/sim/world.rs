@@ -1,6 +1,6 @@
 //! The world around a simulated rollout: balancers, metrics, probes, people and a clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::{Rng, RngExt};
 
@@ -106,6 +106,9 @@ impl World {
             Fault::Pause => self.people.push(pause()),
             Fault::Resume => self.people.push(Command::Resume),
             Fault::Rollback => self.people.push(rollback()),
+            Fault::AskRollback => self.people.push(ask_rollback()),
+            Fault::Approve => self.people.push(approve()),
+            Fault::PromoteApproved => self.people.push(Command::PromoteApproved),
             Fault::RollbackAndPromote => self.people.extend([rollback(), Command::Promote]),
             Fault::PauseAndPromote => self.people.extend([pause(), Command::Promote]),
             Fault::StaleLook => self.stale_look = true,
@@ -155,6 +158,19 @@ impl World {
 
 pub(super) fn rollback() -> Command {
     Command::Rollback { reason: "it looks wrong".to_owned() }
+}
+
+fn ask_rollback() -> Command {
+    Command::AskRollback { reason: "it looks wrong".to_owned(), electors: electors() }
+}
+
+pub(super) fn approve() -> Command {
+    Command::Approve { digest: None, electors: electors() }
+}
+
+/// Everybody who votes here.
+fn electors() -> BTreeSet<String> {
+    ["ada", "ben", "eve"].map(str::to_owned).into()
 }
 
 fn pause() -> Command {

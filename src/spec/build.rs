@@ -13,7 +13,8 @@ use super::file::Span;
 use super::fleet::{Fleet, Region, Service};
 use super::pipeline::{PipelineFile, StageFile};
 use super::plan::{
-    CheckSource, Criterion, CriterionId, Measurement, OnUndecided, Plan, RegionPlan, Stage, Test,
+    Approvals, CheckSource, Criterion, CriterionId, Measurement, OnUndecided, Plan, RegionPlan,
+    Stage, Test,
 };
 use super::selector::{self, Track};
 use super::steps;
@@ -143,7 +144,8 @@ impl Builder<'_> {
                 .on_undecided
                 .or(pipeline.defaults.on_undecided)
                 .unwrap_or(OnUndecided::Wait),
-            gate: file.gate.clone(),
+            gate: file.gate.clone().or_else(|| file.approvals.map(asks)),
+            approvals: file.approvals,
         })
     }
 
@@ -331,6 +333,14 @@ fn is_tighter(trigger: &Test, criterion: &Test) -> bool {
             Test::Level { higher_is_better, limit },
         ) => a != higher_is_better || if *a { b > limit } else { b < limit },
         _ => false,
+    }
+}
+
+/// What a gate says that was not given words.
+fn asks(approvals: Approvals) -> String {
+    match approvals.required {
+        1 => "somebody else has to approve".to_owned(),
+        people => format!("{people} others have to approve"),
     }
 }
 

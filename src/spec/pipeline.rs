@@ -4,7 +4,7 @@ use super::codes;
 use super::decode::{Decoder, Fields, Spanned};
 use super::file::{self, Node, Span, Value};
 use super::plan::{
-    ManualRollback, OnApprovalTimeout, OnFail, OnMissing, OnNewVersion, OnNonconcurrent,
+    Approvals, ManualRollback, OnApprovalTimeout, OnFail, OnMissing, OnNewVersion, OnNonconcurrent,
     OnSourceError, OnUndecided, Policy, Promotion,
 };
 use crate::units::{Millis, PipelineName, RegionName, StageName, Weight};
@@ -68,6 +68,8 @@ pub struct StageFile {
     pub own: StageDefaults,
     /// A person has to say `promote` first.
     pub gate: Option<String>,
+    /// So many people have to approve it first.
+    pub approvals: Option<Approvals>,
 }
 
 /// One step of a stage as written.
@@ -81,8 +83,10 @@ pub struct StepFile {
     pub duration: Option<Millis>,
 }
 
-const LATER: [(&str, &str); 3] = [
-    ("approvals", "for now use `gates` in a stage: a person says `promote` before it starts"),
+/// How long an approval counts where the file says nothing.
+const APPROVAL_MAX: Millis = Millis::from_secs(24 * 3_600);
+
+const LATER: [(&str, &str); 2] = [
     ("windows", "remove it; start the rollout at a time that suits"),
     ("freezes", "remove it; start the rollout at a time that suits"),
 ];
@@ -213,6 +217,7 @@ fn decode_stage(
         fields.get(decoder, "max_parallel_regions", |decoder, node| decoder.count(node, 1, 200));
     let own = decode_defaults(decoder, &mut fields);
     let gate = fields.get(decoder, "gates", decode_gate);
+    let approvals = fields.get(decoder, "approvals", decode_approvals);
     refuse_misplaced(decoder, &mut fields);
     fields.refuse(decoder, &LATER);
     fields.finish(decoder);
@@ -227,6 +232,7 @@ fn decode_stage(
         max_parallel_regions: parallel.and_then(|count| usize::try_from(count).ok()),
         own,
         gate,
+        approvals,
     })
 }
 
@@ -256,6 +262,19 @@ fn decode_gate(decoder: &mut Decoder, node: &Node) -> Option<String> {
         return None;
     }
     texts.pop()
+}
+
+/// A number of people, or that and how long their word counts.
+fn decode_approvals(decoder: &mut Decoder, node: &Node) -> Option<Approvals> {
+    let count = |decoder: &mut Decoder, node: &Node| decoder.count(node, 1, 20);
+    if !matches!(node.value, Value::Map(_)) {
+        return Some(Approvals { required: count(decoder, node)?, expires_after: APPROVAL_MAX });
+    }
+    let mut fields = decoder.fields(node)?;
+    let required = fields.require(decoder, "required", count);
+    let expires = fields.get(decoder, "expires_after", Decoder::positive);
+    fields.finish(decoder);
+    Some(Approvals { required: required?, expires_after: expires.unwrap_or(APPROVAL_MAX) })
 }
 
 /// Keys that are known, but stand beside the stages.

@@ -123,6 +123,18 @@ pub struct Stage {
     pub on_undecided: OnUndecided,
     /// A person has to say `promote` before this stage starts.
     pub gate: Option<String>,
+    /// So many people have to approve it first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approvals: Option<Approvals>,
+}
+
+/// How many people let a stage begin, and for how long their word counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approvals {
+    /// Distinct people, without the one who started the rollout; at least 1.
+    pub required: u32,
+    /// A vote older than this does not count.
+    pub expires_after: Millis,
 }
 
 /// One change of weights and how long it is held.

@@ -90,9 +90,26 @@ struct StageBody {
     /// One text: what a person confirms with `promote` before the stage starts.
     #[schemars(length(min = 1, max = 1))]
     gates: Option<Vec<String>>,
+    /// People other than the one who started it that have to approve before the stage starts.
+    approvals: Option<ApprovalsBody>,
     min_requests: Option<u64>,
     max_duration: Option<String>,
     on_undecided: Option<OnUndecidedWord>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum ApprovalsBody {
+    Number(u32),
+    Full(ApprovalsFull),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ApprovalsFull {
+    required: u32,
+    /// How long a vote counts; default 24h.
+    expires_after: Option<String>,
 }
 
 #[derive(JsonSchema)]

@@ -101,6 +101,7 @@ mod tests {
             max_parallel_regions: parallel,
             own: StageDefaults::default(),
             gate: None,
+            approvals: None,
         };
         let region = |name: &str| RegionName::new(name).unwrap();
         let regions = [region("a"), region("b")];

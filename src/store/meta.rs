@@ -5,7 +5,7 @@ use super::journal::Place;
 use crate::units::Seq;
 
 /// Layout of the whole state; another one is made anew from the journal.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 const BYTES: usize = 1 + 8 + 8 + 32 + 16 + 4;
 
 /// How far the state has come and what it should hold.

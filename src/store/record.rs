@@ -111,6 +111,16 @@ impl Record {
                     | Event::HookEnded { .. }
                     | Event::Queued(_)
                     | Event::Unqueued { .. }
+                    | Event::RollbackAsked { .. }
+                    | Event::Approved { .. }
+                    | Event::ApprovalsDropped { .. }
+                    | Event::ApprovalTimedOut { .. }
+                    | Event::RollbackWithdrawn { .. }
+                    | Event::RollbackOverdue { .. }
+                    | Event::GlassBroken { .. }
+                    | Event::Reviewed { .. }
+                    | Event::Frozen { .. }
+                    | Event::Thawed { .. }
             )
         };
         Self {

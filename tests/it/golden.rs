@@ -35,6 +35,16 @@ fn is_old(fact: &&Fact) -> bool {
             | Event::HookEnded { .. }
             | Event::Queued(_)
             | Event::Unqueued { .. }
+            | Event::RollbackAsked { .. }
+            | Event::Approved { .. }
+            | Event::ApprovalsDropped { .. }
+            | Event::ApprovalTimedOut { .. }
+            | Event::RollbackWithdrawn { .. }
+            | Event::RollbackOverdue { .. }
+            | Event::GlassBroken { .. }
+            | Event::Reviewed { .. }
+            | Event::Frozen { .. }
+            | Event::Thawed { .. }
     )
 }
 

@@ -55,6 +55,7 @@ fn stage(name: &str, percent: f64) -> Stage {
         min_requests: 1_000,
         on_undecided: OnUndecided::Wait,
         gate: None,
+        approvals: None,
     }
 }
 

@@ -57,7 +57,16 @@ impl Scene {
         let broken = invariants::violations(&self.state);
         assert!(broken.is_empty(), "{broken:?}");
         let repeats = !matches!(&input, Input::Recovered)
-            && !matches!(&input, Input::Commanded { command: Command::Promote, .. });
+            && !matches!(
+                &input,
+                Input::Commanded {
+                    command: Command::Promote
+                        | Command::PromoteApproved
+                        | Command::BreakGlass { .. }
+                        | Command::Review { .. },
+                    ..
+                }
+            );
         if repeats {
             let again = decide(&self.state, &input, self.now);
             assert!(again.events.is_empty(), "a second turn finds {:?}", again.events);

@@ -1,12 +1,14 @@
 //! The people around a simulated rollout.
 
 use super::{Crash, Simulation};
+
 use crate::engine::decide;
+use crate::engine::event::Actor;
 use crate::engine::input::{Command, Input};
 use crate::engine::rollout::Phase;
 use crate::engine::why::why;
 use crate::sim::sample;
-use crate::sim::world::rollback;
+use crate::sim::world::{approve, rollback};
 use crate::spec::plan::Authority;
 
 impl Simulation {
@@ -14,7 +16,8 @@ impl Simulation {
         self.coverage.see("command", &command);
         self.note(|| format!("{command:?}"));
         let asks_back = matches!(command, Command::Rollback { .. });
-        let answer = self.turn(&Input::Commanded { by: sample::person(), command });
+        let by = self.who(&command);
+        let answer = self.turn(&Input::Commanded { by, command });
         let is_told = match &answer {
             Ok(answer) => *answer == decide::Answer::Accepted,
             Err(Crash) => self.options.answers_early,
@@ -24,6 +27,19 @@ impl Simulation {
         self.coverage.see("answer", &answer);
         self.note(|| format!("{answer:?}"));
         Ok(answer)
+    }
+
+    /// Votes come from those who have not voted; everything else from one person.
+    fn who(&self, command: &Command) -> Actor {
+        let voted = |name: &str| {
+            let asked = self.state.rollback_asked.iter().flat_map(|asked| &asked.votes);
+            asked.chain(&self.state.votes).any(|vote| vote.by == name)
+        };
+        let free = ["ben", "eve"].into_iter().find(|name| !voted(name));
+        match command {
+            Command::Approve { .. } => Actor { name: free.unwrap_or("ben").to_owned(), note: None },
+            _ => sample::person(),
+        }
     }
 
     /// It waits for somebody: it has to say why, and somebody does what it waits for.
@@ -45,7 +61,13 @@ impl Simulation {
             .collect();
         let by_hand = self.state.plan.authority != Authority::Full;
         match self.state.phase {
+            phase if phase != Phase::RollingBack && self.state.rollback_asked.is_some() => {
+                self.command(approve())?
+            }
             _ if self.state.paused.is_some() => self.command(Command::Resume)?,
+            Phase::Gated if self.state.stage().approvals.is_some() && !by_hand => {
+                self.command(approve())?
+            }
             Phase::Gated | Phase::Baking if self.state.all_confirmed() => {
                 match self.command(Command::Promote)? {
                     decide::Answer::Refused(_) => self.command(rollback())?,

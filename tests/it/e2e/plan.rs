@@ -144,6 +144,7 @@ fn stage(
         min_requests,
         on_undecided: OnUndecided::Wait,
         gate: None,
+        approvals: None,
     }
 }
 

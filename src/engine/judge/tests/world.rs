@@ -87,6 +87,7 @@ pub fn plan(stages: &[(f64, usize, &[Rule])], triggers: &[Rule]) -> Plan {
             min_requests: 500,
             on_undecided: OnUndecided::Wait,
             gate: None,
+            approvals: None,
         }
     };
     let stages: Vec<_> = stages.iter().enumerate().map(|(index, it)| stage(index, it)).collect();
