@@ -25,6 +25,8 @@ pub mod stats;
 pub mod units;
 
 #[cfg(feature = "daemon")]
+pub mod access;
+#[cfg(feature = "daemon")]
 pub mod cli;
 #[cfg(feature = "daemon")]
 pub mod demo;

@@ -100,18 +100,30 @@ fn is_name(text: &str) -> bool {
 /// Text from outside made safe to show: control and bidirectional characters escaped, at most 80 characters.
 #[must_use]
 pub fn shown(text: &str) -> String {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     let mut safe = String::new();
     for c in text.chars().take(80) {
-        if hidden(c) { safe.extend(c.escape_unicode()) } else { safe.push(c) }
+        if is_hidden(c) { safe.extend(c.escape_unicode()) } else { safe.push(c) }
     }
     if text.chars().nth(80).is_some() {
         safe.push('…');
     }
     safe
+}
+
+/// The same for longer text that may have several lines.
+#[must_use]
+pub fn shown_lines(text: &str) -> String {
+    let mut safe = String::new();
+    for c in text.chars().take(100_000) {
+        if is_hidden(c) && c != '\n' { safe.extend(c.escape_unicode()) } else { safe.push(c) }
+    }
+    safe
+}
+
+/// What a terminal would act on instead of showing it.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A version of a service: an opaque string of 1 to 128 printable characters without spaces.

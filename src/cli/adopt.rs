@@ -1,19 +1,17 @@
 //! `tidegate adopt`: take a service over as it stands.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
-use super::connect::{connect, state_dir};
+use super::connect::connect;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::files::{self, FleetArgs};
+use super::files;
 use super::output::{self, Format};
-use super::remote::Remote;
+use super::remote::ApiArgs;
 use crate::driver::service;
 use crate::engine::event::{Actor, Adopted};
-use crate::server::routes::AdoptRequest;
-use crate::server::{SOCKET, user};
+use crate::server::dto::AdoptRequest;
+use crate::server::user;
 use crate::units::{ServiceName, Version};
 
 /// Record what runs now. Changes no weights; Envoys that Tidegate serves get the weights of their route file.
@@ -28,24 +26,20 @@ pub(super) struct AdoptArgs {
     /// Accept a split in progress: the slot with more traffic is stable
     #[arg(long)]
     as_is: bool,
-    /// State directory [default: the fleet's]
-    #[arg(long, value_name = "FOLDER")]
-    state: Option<PathBuf>,
     #[command(flatten)]
-    fleet: FleetArgs,
+    api: ApiArgs,
 }
 
 pub(super) async fn run(args: AdoptArgs, format: Format) -> Result<Exit, Failure> {
-    let fleet = files::fleet(&args.fleet)?;
-    let service = files::service_of(&fleet, Some(&args.service))?;
-    let folder = state_dir(&fleet, args.state.as_deref());
-    if folder.join(SOCKET).exists() {
+    if let Some(remote) = args.api.running()? {
         let request = AdoptRequest { version: args.version, as_is: args.as_is };
-        let adopted = Remote::new(&folder)?.adopt(&service, &request).await?;
+        let adopted = remote.adopt(&args.service, &request).await?;
         output::emit(format, &adopted, |adopted| table(&args.service, adopted))?;
         return Ok(Exit::Done);
     }
-    let connection = connect(fleet, service, args.state.as_deref()).await?;
+    let fleet = files::fleet(&args.api.state.fleet)?;
+    let service = files::service_of(&fleet, Some(&args.service))?;
+    let connection = connect(fleet, service, args.api.state.state.as_deref()).await?;
     let by = Actor { name: user(), note: None };
     let adopted = service::adopt(&connection.site, args.version, args.as_is, by).await?;
     output::emit(format, &adopted, |adopted| table(&args.service, adopted))?;

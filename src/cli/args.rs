@@ -4,15 +4,17 @@ use clap::{Parser, Subcommand};
 
 use super::action::ActionArgs;
 use super::adopt::AdoptArgs;
-use super::ask::{AskArgs, ReleaseArgs, RollbackArgs};
+use super::ask::{ApproveArgs, AskArgs, ReleaseArgs, RollbackArgs};
+use super::auth::AuthArgs;
 use super::check::CheckArgs;
 use super::demo::DemoArgs;
+use super::emergency::{BreakGlassArgs, RetryArgs, ServiceArgs};
 use super::judge::{EvidenceArgs, JudgeArgs};
 use super::notify::NotifyArgs;
 use super::output::Format;
 use super::plan::PlanArgs;
 use super::reference::{CompletionArgs, ExplainArgs, SchemaArgs};
-use super::remote::StateArgs;
+use super::remote::ApiArgs;
 use super::replay::ReplayArgs;
 use super::retire::RetireArgs;
 use super::run::RunArgs;
@@ -58,7 +60,7 @@ pub(super) enum Command {
     Start(StartArgs),
     /// Every service's newest rollout
     #[command(after_help = "Example:\n  tidegate list -o json")]
-    List(StateArgs),
+    List(ApiArgs),
     /// What is going on, or what was recorded last
     #[command(after_help = "Example:\n  tidegate status -o json")]
     Status(StatusArgs),
@@ -71,6 +73,9 @@ pub(super) enum Command {
     /// One step forward without proof, or open a gate
     #[command(after_help = "Example:\n  tidegate promote --reason 'seen by the owner'")]
     Promote(AskArgs),
+    /// Say yes to what waits for approval: a stage, or the way back that somebody asked for
+    #[command(after_help = "Example:\n  tidegate approve api-gateway-7")]
+    Approve(ApproveArgs),
     /// Raise nothing until resume
     #[command(after_help = "Example:\n  tidegate pause --reason 'incident 4711'")]
     Pause(AskArgs),
@@ -86,6 +91,23 @@ pub(super) enum Command {
     /// Let a rollout go on that was put in quarantine
     #[command(after_help = "Example:\n  tidegate release api-gateway")]
     Release(ReleaseArgs),
+    /// Try what was rolled back once more
+    Retry(RetryArgs),
+    /// Raise nothing of a service, and let no version begin
+    #[command(after_help = "Example:\n  tidegate freeze api-gateway --reason 'end of the quarter'")]
+    Freeze(ServiceArgs),
+    /// Let versions begin again
+    #[command(after_help = "Example:\n  tidegate thaw api-gateway")]
+    Thaw(ServiceArgs),
+    /// Pause, roll back or freeze alone, in an emergency
+    BreakGlass(BreakGlassArgs),
+    /// Say that somebody looked at what was done in an emergency
+    #[command(
+        after_help = "Example:\n  tidegate review api-gateway --reason 'was right, incident 4711'"
+    )]
+    Review(ServiceArgs),
+    /// Look after who may do what
+    Auth(AuthArgs),
     /// Back from a promotion, without stages
     Undo(UndoArgs),
     /// Take the previous version out after a promotion

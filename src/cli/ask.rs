@@ -6,12 +6,12 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::offline::{self, OfflineArgs};
 use super::output::{self, Format};
-use super::remote::{Remote, StateArgs};
+use super::remote::ApiArgs;
 use crate::driver::clock::SystemClock;
 use crate::driver::service;
 use crate::engine::event::Actor;
-use crate::server::routes::{CommandAnswer, CommandRequest, Verb};
-use crate::server::{SOCKET, user};
+use crate::server::dto::{CommandAnswer, CommandRequest, Verb};
+use crate::server::user;
 use crate::store::Store;
 use crate::units::ServiceName;
 
@@ -25,7 +25,17 @@ pub(super) struct AskArgs {
     #[arg(long, default_value = "")]
     reason: String,
     #[command(flatten)]
-    state: StateArgs,
+    api: ApiArgs,
+}
+
+/// Say yes to what waits for approval: a stage, or the way back that somebody asked for.
+#[derive(Debug, Args)]
+pub(super) struct ApproveArgs {
+    #[command(flatten)]
+    ask: AskArgs,
+    /// Digest of the plan that you looked at; another one is refused
+    #[arg(long, value_name = "DIGEST")]
+    plan_digest: Option<String>,
 }
 
 /// Take the canary out everywhere.
@@ -49,24 +59,28 @@ pub(super) struct ReleaseArgs {
     #[arg(long, default_value = "")]
     reason: String,
     #[command(flatten)]
-    state: StateArgs,
+    api: ApiArgs,
 }
 
 pub(super) async fn rollback(args: RollbackArgs, format: Format) -> Result<Exit, Failure> {
     if args.offline {
-        return offline::rollback(&args.with, &args.ask.state, format).await;
+        return offline::rollback(&args.with, &args.ask.api.state, format).await;
     }
     run(Verb::Rollback, args.ask, format).await
 }
 
+pub(super) async fn approve(args: ApproveArgs, format: Format) -> Result<Exit, Failure> {
+    say(Verb::Approve, args.ask, args.plan_digest, format).await
+}
+
 /// Through the socket where the rollout is being driven; otherwise in the record, for the next `run --resume`.
 pub(super) async fn release(args: ReleaseArgs, format: Format) -> Result<Exit, Failure> {
-    let folder = args.state.folder()?;
-    if folder.join(SOCKET).exists() {
+    if args.api.running()?.is_some() {
         let rollout = Some(args.service.to_string());
-        let ask = AskArgs { rollout, reason: args.reason, state: args.state };
+        let ask = AskArgs { rollout, reason: args.reason, api: args.api };
         return run(Verb::Release, ask, format).await;
     }
+    let folder = args.api.state.folder()?;
     let store = Store::open(&folder)?;
     let by = Actor { name: user(), note: None };
     service::release(&store, &SystemClock::new(), &args.service, by).await?;
@@ -78,15 +92,24 @@ pub(super) async fn release(args: ReleaseArgs, format: Format) -> Result<Exit, F
 }
 
 pub(super) async fn run(verb: Verb, args: AskArgs, format: Format) -> Result<Exit, Failure> {
-    let remote = Remote::new(&args.state.folder()?)?;
+    say(verb, args, None, format).await
+}
+
+async fn say(
+    verb: Verb,
+    args: AskArgs,
+    plan_digest: Option<String>,
+    format: Format,
+) -> Result<Exit, Failure> {
+    let remote = args.api.remote()?;
     let id = remote.one(args.rollout.as_deref()).await?.view.rollout.id;
-    let request = CommandRequest { command: verb, reason: args.reason };
-    let answer = remote.command(&id, &request).await?;
+    let request = CommandRequest { reason: args.reason, plan_digest };
+    let answer = remote.command(&id, verb, &request).await?;
     output::emit(format, &answer, |answer| match (&answer.reason, verb) {
+        (Some(reason), _) if answer.changed => format!("waits: {reason}"),
         (Some(reason), _) => format!("nothing changed: {reason}"),
-        (None, Verb::Rollback) => {
-            "rolling back (approval not enforced: local run); next: tidegate watch".to_owned()
-        }
+        (None, Verb::Rollback) => "rolling back; next: tidegate watch".to_owned(),
+        (None, Verb::Approve) => "approved; next: tidegate watch".to_owned(),
         (None, Verb::Pause) => "paused; next: tidegate resume, or tidegate rollback".to_owned(),
         (None, _) => "done; next: tidegate status".to_owned(),
     })?;

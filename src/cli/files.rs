@@ -11,7 +11,7 @@ use miette::{
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::note;
-use crate::server::routes::TextFile;
+use crate::server::dto::TextFile;
 use crate::spec;
 use crate::spec::fleet::Fleet;
 use crate::spec::plan::Plan;

@@ -4,9 +4,11 @@ mod action;
 mod adopt;
 mod args;
 mod ask;
+mod auth;
 mod check;
 mod connect;
 mod demo;
+mod emergency;
 pub mod exit;
 mod failure;
 mod files;
@@ -39,7 +41,7 @@ use args::{Args, Command};
 use exit::Exit;
 use failure::Failure;
 
-use crate::server::routes::Verb;
+use crate::server::dto::Verb;
 
 /// Parses the command line, does it, and says how it ended.
 #[must_use]
@@ -88,6 +90,13 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Command::Watch(of) => status::watch(of, format).await,
         Command::Why(of) => status::why(of, format).await,
         Command::Promote(ask) => ask::run(Verb::Promote, ask, format).await,
+        Command::Approve(it) => ask::approve(it, format).await,
+        Command::Retry(it) => emergency::retry(it, format).await,
+        Command::Freeze(it) => emergency::run("freeze", it, format).await,
+        Command::Thaw(it) => emergency::run("thaw", it, format).await,
+        Command::Review(it) => emergency::run("review", it, format).await,
+        Command::BreakGlass(it) => emergency::break_glass(it, format).await,
+        Command::Auth(it) => auth::run(it, format).await,
         Command::Pause(ask) => ask::run(Verb::Pause, ask, format).await,
         Command::Resume(ask) => ask::run(Verb::Resume, ask, format).await,
         Command::Rollback(rollback) => ask::rollback(rollback, format).await,
@@ -95,7 +104,7 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Command::Notify(it) => notify::run(it, format).await,
         Command::Undo(it) => undo::run(it, format).await,
         Command::Retire(it) => retire::run(it, format).await,
-        Command::History(history) => status::history(&history, format),
+        Command::History(history) => status::history(&history, format).await,
         Command::Judge(judge) => judge::judge(judge, format),
         Command::Evidence(evidence) => judge::evidence(&evidence),
         Command::Replay(replay) => replay::run(replay, format).await,

@@ -17,8 +17,10 @@ use super::failure::{Failure, chain};
 use super::files::{self, FleetArgs};
 use super::output::note;
 use super::session::interrupted;
+use crate::access::audit::Silent;
+use crate::driver::clock::SystemClock;
 use crate::driver::controller::{Controller, Rollouts};
-use crate::server::{self, BEAT, Health};
+use crate::server::{self, Api, BEAT, Health};
 use crate::spec::fleet::Fleet;
 use crate::spec::load_fleet;
 use crate::store::Store;
@@ -62,8 +64,15 @@ pub(super) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
     let mut running = begin(fleet, &store, &folder).await?;
     let first: Arc<dyn Rollouts> = Arc::clone(&running.controller) as Arc<dyn Rollouts>;
     let (now, current) = watch::channel(first);
-    let served =
-        server::serve(&folder, current.clone()).map_err(|error| Failure::new(chain(&error)))?;
+    let (api_at, api) = (running.fleet.api.clone(), api(&folder, &running, current.clone()));
+    let served = server::serve(&folder, &api).map_err(|error| Failure::new(chain(&error)))?;
+    let network = match &api_at {
+        Some(at) => Some(
+            server::listen_tcp(at.listen, at.tls.as_ref(), &api)
+                .map_err(|error| Failure::new(chain(&error)))?,
+        ),
+        None => None,
+    };
     let port = match args.listen {
         Some(address) => Some(
             server::serve_health(address, Arc::clone(&health), current)
@@ -75,6 +84,10 @@ pub(super) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
     take_up(&running.controller, &health).await;
     if let Some(port) = &port {
         note(&format!("health and metrics at http://{}", port.address));
+    }
+    if let Some(network) = &network {
+        let scheme = if api_at.is_some_and(|at| at.tls.is_some()) { "https" } else { "http" };
+        note(&format!("API at {scheme}://{}", network.address));
     }
     note(&format!("serving on {}; end with SIGTERM", folder.display()));
     tell(sd_notify::NotifyState::Ready);
@@ -91,6 +104,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
         }
     };
     tell(sd_notify::NotifyState::Stopping);
+    drop(network);
     served.close().await;
     if let Some(site) = running.everything.sites.values().next() {
         site.notifier.drain(DRAIN_MAX).await;
@@ -101,8 +115,22 @@ pub(super) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
 async fn begin(fleet: Fleet, store: &Arc<Store>, folder: &Path) -> Result<Running, Failure> {
     let everything = connect_all(fleet.clone(), store, folder).await?;
     let journal = Arc::clone(store) as Arc<dyn crate::ports::Journal>;
-    let controller = Arc::new(Controller::new(everything.sites.clone(), journal));
+    let sites = everything.sites.clone();
+    let controller = Arc::new(Controller::new(Arc::new(fleet.clone()), sites, journal));
     Ok(Running { fleet, controller, everything })
+}
+
+/// The API. Where it listens, its names and its issuer are those of the start; people and roles are read again.
+fn api(folder: &Path, running: &Running, rollouts: server::Current) -> Api {
+    let sites = running.everything.sites.values();
+    let notifier = sites.map(|site| Arc::clone(&site.notifier)).next();
+    Api::new(server::Parts {
+        state: folder.to_owned(),
+        rollouts,
+        audit: Arc::new(Silent),
+        notifier: notifier.unwrap_or_else(|| Arc::new(crate::notify::Log)),
+        clock: Arc::new(SystemClock::new()),
+    })
 }
 
 async fn take_up(controller: &Controller, health: &Health) {

@@ -10,12 +10,13 @@ use super::exit::Exit;
 use super::failure::{Failure, chain};
 use super::follow::{Stop, follow};
 use super::output::Format;
+use crate::access::audit::Silent;
 use crate::driver;
 use crate::driver::controller::{Rollouts, Single};
 use crate::driver::site::Site;
 use crate::driver::supervisor::Driver;
 use crate::engine::rollout::{Phase, Rollout};
-use crate::server;
+use crate::server::{self, Api};
 use crate::units::RolloutId;
 
 /// How a session goes about it.
@@ -35,9 +36,13 @@ pub async fn drive_to_end(
     manner: Manner,
 ) -> Result<(Exit, Rollout), Failure> {
     let (driver, handle) = Driver::resume(Arc::clone(&site), id).await?;
+    let (notifier, clock) = (Arc::clone(&site.notifier), Arc::clone(&site.clock));
     let single: Arc<dyn Rollouts> = Arc::new(Single { handle: handle.clone(), site });
     let (_current, rollouts) = watch::channel(single);
-    let served = server::serve(state_dir, rollouts).map_err(|error| Failure::new(chain(&error)))?;
+    let audit = Arc::new(Silent);
+    let state = state_dir.to_owned();
+    let api = Api::new(server::Parts { state, rollouts, audit, notifier, clock });
+    let served = server::serve(state_dir, &api).map_err(|error| Failure::new(chain(&error)))?;
     let views = handle.views();
     let mut driving = Box::pin(driver.drive());
     let interrupted = interrupted();

@@ -9,11 +9,11 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::files;
 use super::output::{self, Format};
-use super::remote::{Remote, StateArgs};
+use super::remote::{ApiArgs, Remote};
 use super::summary::Summary;
 use crate::driver::supervisor::waits_for_person;
 use crate::engine::rollout::{Phase, Rollout};
-use crate::server::routes::{StartAnswer, StartRequest};
+use crate::server::dto::{StartAnswer, StartRequest};
 use crate::units::{RolloutId, ServiceName, Version};
 
 /// Let the daemon roll a version out. It checks the files against its own fleet.
@@ -36,15 +36,20 @@ pub(super) struct StartArgs {
     /// Folder of the analyses [default: `analysis` beside the pipeline's folder]
     #[arg(long, value_name = "FOLDER")]
     analysis: Option<PathBuf>,
+    /// Digest of the plan that was looked at; another one is refused
+    #[arg(long, value_name = "DIGEST")]
+    plan_digest: Option<String>,
     #[command(flatten)]
-    state: StateArgs,
+    api: ApiArgs,
 }
 
 pub(super) async fn run(args: StartArgs, format: Format) -> Result<Exit, Failure> {
     let (pipeline, analyses) = files::texts(&args.pipeline, args.analysis.as_deref())?;
-    let remote = Remote::new(&args.state.folder()?)?;
+    let remote = args.api.remote()?;
     let (service, version) = (args.service.clone(), args.version.clone());
-    let answer = remote.start(&StartRequest { service, version, pipeline, analyses }).await?;
+    let plan_digest = args.plan_digest.clone();
+    let answer =
+        remote.start(&StartRequest { service, version, pipeline, analyses, plan_digest }).await?;
     output::emit(format, &answer, |answer| said(answer, &args))?;
     // What waits gets the next number.
     let next = |open: RolloutId| RolloutId { number: open.number + 1, ..open };

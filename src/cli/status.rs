@@ -5,22 +5,20 @@ use std::time::Duration;
 
 use clap::Args;
 use comfy_table::{Table, presets};
-use serde::Serialize;
 
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{self, BAD, Format, GOOD, WARN, styled};
-use super::remote::{Remote, Shown, StateArgs};
+use super::remote::{ApiArgs, Remote, Shown};
 use crate::driver::view::{self, View};
 use crate::engine::event::{Event, Fact};
 use crate::engine::rollout::{Phase, Rollout};
 use crate::engine::verdict::Outcome;
 use crate::engine::why::outcome_text;
 use crate::ports::Journal;
-use crate::server::SOCKET;
-use crate::server::routes::Listed;
+use crate::server::dto::Row;
 use crate::store::{Store, offline};
-use crate::units::{RolloutId, Seq, ServiceName, Timestamp, Version};
+use crate::units::{Seq, ServiceName, Timestamp};
 
 /// What is going on, or what was recorded last.
 #[derive(Debug, Args)]
@@ -29,7 +27,7 @@ pub(super) struct StatusArgs {
     #[arg(long, value_name = "NAME")]
     service: Option<ServiceName>,
     #[command(flatten)]
-    state: StateArgs,
+    api: ApiArgs,
 }
 
 /// What happened, oldest first.
@@ -42,7 +40,7 @@ pub(super) struct HistoryArgs {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
     #[command(flatten)]
-    state: StateArgs,
+    api: ApiArgs,
 }
 
 pub(super) async fn status(args: StatusArgs, format: Format) -> Result<Exit, Failure> {
@@ -71,7 +69,7 @@ pub(super) async fn why(args: StatusArgs, format: Format) -> Result<Exit, Failur
 
 /// Shows the running rollout again whenever it changed, until it is over.
 pub(super) async fn watch(args: StatusArgs, format: Format) -> Result<Exit, Failure> {
-    let remote = Remote::new(&args.state.folder()?)?;
+    let remote = args.api.remote()?;
     let mut named = args.service.as_ref().map(ToString::to_string);
     let mut shown: Option<View> = None;
     loop {
@@ -98,9 +96,17 @@ pub(super) async fn watch(args: StatusArgs, format: Format) -> Result<Exit, Fail
 }
 
 /// A line per service.
-pub(super) async fn list(state: StateArgs, format: Format) -> Result<Exit, Failure> {
-    let found = views(&StatusArgs { service: None, state }).await?;
-    let rows: Vec<_> = found.iter().map(|(running, view)| Row::of(*running, view)).collect();
+pub(super) async fn list(api: ApiArgs, format: Format) -> Result<Exit, Failure> {
+    let args = StatusArgs { service: None, api };
+    let rows = match args.api.running()? {
+        Some(remote) => match remote.rows().await {
+            Ok(rows) => rows,
+            // The process ended meanwhile: what it recorded is the answer.
+            Err(_) if args.api.server.server.is_none() => recorded_rows(&args).await?,
+            Err(failure) => return Err(failure),
+        },
+        None => recorded_rows(&args).await?,
+    };
     output::emit(format, &rows, |rows| {
         let mut table = Table::new();
         let head = ["rollout", "version", "phase", "stage", "at the canary", "why"];
@@ -116,36 +122,16 @@ pub(super) async fn list(state: StateArgs, format: Format) -> Result<Exit, Failu
     Ok(Exit::Done)
 }
 
-/// One service's newest rollout in short.
-#[derive(Serialize)]
-struct Row {
-    rollout: RolloutId,
-    version: Version,
-    running: bool,
-    phase: String,
-    stage: String,
-    /// Share of all users at the canary, 0 to 1.
-    exposure: f64,
-    why: Vec<String>,
+async fn recorded_rows(args: &StatusArgs) -> Result<Vec<Row>, Failure> {
+    let found = recorded(args).await?;
+    Ok(found.iter().map(|(running, view)| Row::of(*running, view)).collect())
 }
 
-impl Row {
-    fn of(running: bool, view: &View) -> Self {
-        let rollout = &view.rollout;
-        Self {
-            rollout: rollout.id.clone(),
-            version: rollout.version.clone(),
-            running,
-            phase: format!("{:?}", rollout.phase),
-            stage: rollout.stage().name.to_string(),
-            exposure: view.exposure,
-            why: view.why.iter().map(ToString::to_string).collect(),
-        }
-    }
-}
-
-pub(super) fn history(args: &HistoryArgs, format: Format) -> Result<Exit, Failure> {
-    let mut facts = offline::facts(&args.state.folder()?, &args.service, None)?;
+pub(super) async fn history(args: &HistoryArgs, format: Format) -> Result<Exit, Failure> {
+    let mut facts = match args.api.server.server {
+        Some(_) => args.api.remote()?.history(&args.service, args.limit).await?,
+        None => offline::facts(&args.api.state.folder()?, &args.service, None)?,
+    };
     let all: Vec<Fact> = facts.iter().map(|(_, fact)| fact.clone()).collect();
     // What every look found and how the clocks stood after it is for `evidence`.
     facts.retain(|(_, fact)| !matches!(fact.event, Event::Looked(_) | Event::Polled { .. }));
@@ -168,23 +154,41 @@ pub(super) fn history(args: &HistoryArgs, format: Format) -> Result<Exit, Failur
     Ok(Exit::Done)
 }
 
-fn time(at: Timestamp) -> String {
+pub(super) fn time(at: Timestamp) -> String {
     let stamp = i64::try_from(at.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     stamp.map_or_else(|| at.0.to_string(), |stamp| format!("{stamp:.3}"))
 }
 
 /// The running rollout through its socket, or what the store recorded last.
 async fn views(args: &StatusArgs) -> Result<Vec<(bool, View)>, Failure> {
-    let folder = args.state.folder()?;
-    if folder.join(SOCKET).exists()
-        && let Ok(remote) = Remote::new(&folder)
-        && let Ok(all) = remote.rollouts().await
-    {
-        let wanted = |one: &Listed| {
-            args.service.as_ref().is_none_or(|only| *only == one.view.rollout.id.service)
-        };
-        return Ok(all.into_iter().filter(wanted).map(|one| (one.running, one.view)).collect());
+    if let Some(remote) = args.api.running()? {
+        match seen(&remote, args.service.as_ref()).await {
+            Ok(found) => return Ok(found),
+            // The process ended meanwhile: what it recorded is the answer.
+            Err(_) if args.api.server.server.is_none() => {}
+            Err(failure) => return Err(failure),
+        }
     }
+    recorded(args).await
+}
+
+async fn seen(
+    remote: &Remote,
+    service: Option<&ServiceName>,
+) -> Result<Vec<(bool, View)>, Failure> {
+    let mut found = Vec::new();
+    for row in remote.rows().await? {
+        if service.is_none_or(|only| *only == row.rollout.service) {
+            let one = remote.one(Some(&row.rollout.to_string())).await?;
+            found.push((one.running, one.view));
+        }
+    }
+    Ok(found)
+}
+
+/// What the store recorded last.
+async fn recorded(args: &StatusArgs) -> Result<Vec<(bool, View)>, Failure> {
+    let folder = args.api.state.folder()?;
     if !folder.exists() {
         return Ok(Vec::new());
     }

@@ -1,22 +1,21 @@
 //! `tidegate undo`: back from a promotion, without stages.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 
-use super::connect::{connect, state_dir};
+use super::connect::connect;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::files::{self, FleetArgs};
+use super::files;
 use super::output::{self, Format};
-use super::remote::Remote;
+use super::remote::ApiArgs;
 use super::session::{Manner, drive_to_end};
 use super::start;
 use super::summary::Summary;
 use crate::driver::service;
 use crate::engine::event::Actor;
-use crate::server::{SOCKET, user};
+use crate::server::user;
 use crate::units::ServiceName;
 
 /// Go back to the version that was stable before the last promotion, at once, while it is still kept.
@@ -25,25 +24,20 @@ use crate::units::ServiceName;
 pub(super) struct UndoArgs {
     /// The service
     service: ServiceName,
-    /// State directory [default: the fleet's]
-    #[arg(long, value_name = "FOLDER")]
-    state: Option<PathBuf>,
     #[command(flatten)]
-    fleet: FleetArgs,
+    api: ApiArgs,
 }
 
 pub(super) async fn run(args: UndoArgs, format: Format) -> Result<Exit, Failure> {
-    let fleet = files::fleet(&args.fleet)?;
-    let service = files::service_of(&fleet, Some(&args.service))?;
-    let folder = state_dir(&fleet, args.state.as_deref());
-    if folder.join(SOCKET).exists() {
-        let remote = Remote::new(&folder)?;
-        return match remote.undo(&service).await?.rollout {
+    if let Some(remote) = args.api.running()? {
+        return match remote.begin(&args.service, "undo").await?.rollout {
             Some(id) => start::wait(&remote, &id, format).await,
             None => Ok(Exit::Done),
         };
     }
-    let connection = connect(fleet, service, args.state.as_deref()).await?;
+    let fleet = files::fleet(&args.api.state.fleet)?;
+    let service = files::service_of(&fleet, Some(&args.service))?;
+    let connection = connect(fleet, service, args.api.state.state.as_deref()).await?;
     let site = Arc::clone(&connection.site);
     let (plan, version) = service::undoing(&site).await?;
     let by = Actor { name: user(), note: None };

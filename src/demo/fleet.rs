@@ -41,6 +41,8 @@ pub fn fleet(world: &World, state: PathBuf, poll: Millis) -> Result<fleet::Fleet
         checks: BTreeMap::new(),
         xds: None,
         notify: BTreeMap::new(),
+        access: Default::default(),
+        api: None,
     })
 }
 

@@ -15,9 +15,10 @@ use super::supervisor::Driver;
 use super::view::View;
 use super::{Error, service};
 use crate::engine::decide::Answer;
-use crate::engine::event::{Actor, Adopted, Queued};
+use crate::engine::event::{Actor, Adopted, Emergency, Event, Queued};
 use crate::engine::input::Command;
 use crate::ports::Journal;
+use crate::spec::fleet::Fleet;
 use crate::spec::plan::{OnNewVersion, Plan};
 use crate::units::{RolloutId, Seq, ServiceName, Version};
 
@@ -29,6 +30,29 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub trait Rollouts: Send + Sync {
     /// The newest rollout of every service, those under way as they are now.
     async fn list(&self) -> Result<Vec<Known>, Error>;
+
+    /// One of them, by its name.
+    async fn find(&self, id: &RolloutId) -> Result<Option<Known>, Error>;
+
+    /// The newest of a service.
+    async fn newest(&self, service: &ServiceName) -> Result<Option<Known>, Error>;
+
+    /// The services that can be driven here.
+    fn services(&self) -> Vec<ServiceName>;
+
+    /// The fleet they belong to.
+    fn fleet(&self) -> Arc<Fleet>;
+
+    /// Approvals are asked for: the fleet says who people are.
+    fn enforces(&self) -> bool;
+
+    /// A command on a service: to its rollout where one is under way.
+    async fn tell(
+        &self,
+        service: &ServiceName,
+        by: Actor,
+        command: Command,
+    ) -> Result<Answer, Error>;
 
     /// One that is under way.
     fn handle(&self, id: &RolloutId) -> Option<Handle>;
@@ -77,6 +101,7 @@ pub enum Begun {
 pub struct Controller(Arc<Inner>);
 
 struct Inner {
+    fleet: Arc<Fleet>,
     sites: BTreeMap<ServiceName, Arc<Site>>,
     journal: Arc<dyn Journal>,
     running: Mutex<BTreeMap<RolloutId, Running>>,
@@ -96,8 +121,12 @@ impl Drop for Running {
 impl Controller {
     /// For these services; nothing is driven yet.
     #[must_use]
-    pub fn new(sites: BTreeMap<ServiceName, Arc<Site>>, journal: Arc<dyn Journal>) -> Self {
-        Self(Arc::new(Inner { sites, journal, running: Mutex::default() }))
+    pub fn new(
+        fleet: Arc<Fleet>,
+        sites: BTreeMap<ServiceName, Arc<Site>>,
+        journal: Arc<dyn Journal>,
+    ) -> Self {
+        Self(Arc::new(Inner { fleet, sites, journal, running: Mutex::default() }))
     }
 
     /// Takes up every rollout that is not over, and begins what waited for one that is.
@@ -166,6 +195,14 @@ impl Inner {
         })
     }
 
+    /// The rollout of a service that is under way; there is one at most.
+    fn running_of(&self, service: &ServiceName) -> Option<Handle> {
+        let first = RolloutId { service: service.clone(), number: 0 };
+        let running = self.running();
+        let mut own = running.range(first..).take_while(|(id, _)| id.service == *service);
+        own.next().map(|(_, one)| one.handle.clone())
+    }
+
     fn known(&self, service: &ServiceName) -> Result<&Arc<Site>, Error> {
         self.sites.get(service).ok_or_else(|| Error::NoSuchService(service.clone()))
     }
@@ -175,21 +212,74 @@ impl Inner {
 impl Rollouts for Controller {
     async fn list(&self) -> Result<Vec<Known>, Error> {
         let mut all = Vec::new();
-        for service in self.0.journal.services().await? {
-            if service.rollouts == 0 {
-                continue;
-            }
-            let id = RolloutId { service: service.name, number: service.rollouts };
-            if let Some(handle) = self.handle(&id) {
-                all.push(Known { running: true, view: Arc::clone(&handle.views().borrow()) });
-                continue;
-            }
-            let Some((rollout, _)) = self.0.journal.rollout(&id).await? else { continue };
-            let at = rollout.ended_at.unwrap_or(rollout.phase_since);
-            let view = Arc::new(View::of(&rollout, at, Seq(0), None));
-            all.push(Known { running: false, view });
+        for service in self.services() {
+            all.extend(self.newest(&service).await?);
         }
         Ok(all)
+    }
+
+    async fn find(&self, id: &RolloutId) -> Result<Option<Known>, Error> {
+        if let Some(handle) = self.handle(id) {
+            let view = Arc::clone(&handle.views().borrow());
+            return Ok(Some(Known { running: true, view }));
+        }
+        let found = self.0.journal.rollout(id).await?;
+        Ok(found.map(|(rollout, _)| {
+            let at = rollout.ended_at.unwrap_or(rollout.phase_since);
+            let view = Arc::new(View::of(&rollout, at, Seq(0), None));
+            Known { running: false, view }
+        }))
+    }
+
+    async fn newest(&self, service: &ServiceName) -> Result<Option<Known>, Error> {
+        let running = self.0.running_of(service);
+        if let Some(handle) = running {
+            let view = Arc::clone(&handle.views().borrow());
+            return Ok(Some(Known { running: true, view }));
+        }
+        let Some((known, _)) = self.0.journal.service(service).await? else { return Ok(None) };
+        self.find(&RolloutId { service: service.clone(), number: known.rollouts }).await
+    }
+
+    fn services(&self) -> Vec<ServiceName> {
+        self.0.sites.keys().cloned().collect()
+    }
+
+    fn fleet(&self) -> Arc<Fleet> {
+        Arc::clone(&self.0.fleet)
+    }
+
+    fn enforces(&self) -> bool {
+        !self.0.fleet.access.people.is_empty()
+    }
+
+    async fn tell(
+        &self,
+        service: &ServiceName,
+        by: Actor,
+        command: Command,
+    ) -> Result<Answer, Error> {
+        let site = self.0.known(service)?;
+        if let Some(handle) = self.0.running_of(service) {
+            return Ok(handle.ask(by, command).await);
+        }
+        let events = match command {
+            Command::Freeze { reason } => vec![Event::Frozen { by, reason }],
+            Command::Thaw => vec![Event::Thawed { by }],
+            Command::Review { note } => vec![Event::Reviewed { by, note }],
+            Command::BreakGlass { region, action: action @ Emergency::Freeze, reason } => {
+                let (frozen, whose) = (reason.clone(), by.clone());
+                vec![
+                    Event::GlassBroken { by, region, action, reason },
+                    Event::Frozen { by: whose, reason: frozen },
+                ]
+            }
+            _ => return Ok(Answer::NothingToDo("no rollout is under way".to_owned())),
+        };
+        for event in events {
+            service::record(site, event).await?;
+        }
+        Ok(Answer::Accepted)
     }
 
     fn handle(&self, id: &RolloutId) -> Option<Handle> {
@@ -256,6 +346,41 @@ impl Single {
 impl Rollouts for Single {
     async fn list(&self) -> Result<Vec<Known>, Error> {
         Ok(vec![Known { running: true, view: self.view() }])
+    }
+
+    async fn find(&self, id: &RolloutId) -> Result<Option<Known>, Error> {
+        let view = self.view();
+        Ok((view.rollout.id == *id).then_some(Known { running: true, view }))
+    }
+
+    async fn newest(&self, service: &ServiceName) -> Result<Option<Known>, Error> {
+        let view = self.view();
+        Ok((view.rollout.id.service == *service).then_some(Known { running: true, view }))
+    }
+
+    fn services(&self) -> Vec<ServiceName> {
+        vec![self.site.service.clone()]
+    }
+
+    fn fleet(&self) -> Arc<Fleet> {
+        Arc::clone(&self.site.fleet)
+    }
+
+    /// A run in the foreground belongs to the one who started it.
+    fn enforces(&self) -> bool {
+        false
+    }
+
+    async fn tell(
+        &self,
+        service: &ServiceName,
+        by: Actor,
+        command: Command,
+    ) -> Result<Answer, Error> {
+        if self.site.service != *service {
+            return Err(Error::NoSuchService(service.clone()));
+        }
+        Ok(self.handle.ask(by, command).await)
     }
 
     fn handle(&self, id: &RolloutId) -> Option<Handle> {

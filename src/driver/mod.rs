@@ -72,6 +72,19 @@ pub enum Error {
     /// Something that must never be true would have become true; nothing was done.
     #[error("refused by an invariant: {0}")]
     Invariant(String),
+    /// No version begins.
+    #[error("{service} is frozen by {by}: {reason}")]
+    Frozen {
+        /// Which.
+        service: ServiceName,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// The newest rollout was not rolled back.
+    #[error("{0} has nothing to retry: its newest rollout was not rolled back")]
+    NothingToRetry(ServiceName),
     /// Nothing was promoted lately whose previous version is still there.
     #[error("{0} has nothing to undo: {1}")]
     NothingToUndo(ServiceName, String),

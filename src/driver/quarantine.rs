@@ -14,7 +14,7 @@ use super::recorder::{Recorded, Recorder};
 use super::site::Site;
 use super::view::View;
 use crate::engine::decide::Answer;
-use crate::engine::event::{Cause, Event};
+use crate::engine::event::{Cause, Emergency, Event};
 use crate::engine::input::{Command, Input, RegionReading};
 use crate::engine::rollout::{Phase, Rollout};
 use crate::spec::plan::Authority;
@@ -95,6 +95,18 @@ impl Quarantine {
             (Command::Rollback { reason } | Command::AskRollback { reason, .. }, _) => {
                 let cause = Cause::Asked { by: asked.by.clone(), reason: reason.clone() };
                 self.back(cause, self.state.found).await?;
+                Answer::Accepted
+            }
+            (Command::BreakGlass { region, action, reason }, _) => {
+                let (by, region) = (asked.by.clone(), region.clone());
+                let (action, reason) = (*action, reason.clone());
+                let goes_back =
+                    action == Emergency::Rollback && self.state.phase != Phase::RollingBack;
+                let cause = Cause::Asked { by: by.clone(), reason: reason.clone() };
+                self.record(Event::GlassBroken { by, region, action, reason }).await?;
+                if goes_back {
+                    self.back(cause, self.state.found).await?;
+                }
                 Answer::Accepted
             }
             (Command::Release, _) => {

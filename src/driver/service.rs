@@ -182,6 +182,39 @@ pub async fn undoing(site: &Site) -> Result<(Plan, Version), Error> {
     Ok((undo_plan(promoted.plan), version))
 }
 
+/// What was rolled back last, to be tried once more: its plan, and its version. The evidence begins anew.
+///
+/// # Errors
+/// The newest rollout was not rolled back.
+pub async fn retrying(site: &Site) -> Result<(Plan, Version), Error> {
+    let known = site.journal.service(&site.service).await?;
+    let (service, _) = known.ok_or_else(|| Error::NotAdopted(site.service.clone()))?;
+    if let Some(open) = service.open {
+        return Err(Error::Open(open));
+    }
+    let id = RolloutId { service: site.service.clone(), number: service.rollouts };
+    let newest = site.journal.rollout(&id).await?.map(|(rollout, _)| rollout);
+    let back = newest.filter(|rollout| rollout.phase == Phase::RolledBack);
+    let back = back.ok_or_else(|| Error::NothingToRetry(site.service.clone()))?;
+    Ok((back.plan, back.version))
+}
+
+/// Records what concerns a service while none of its rollouts is under way.
+///
+/// # Errors
+/// The service is not adopted, a rollout is under way after all, or it cannot be recorded.
+pub async fn record(site: &Site, event: Event) -> Result<(), Error> {
+    let known = site.journal.service(&site.service).await?;
+    let (service, seq) = known.ok_or_else(|| Error::NotAdopted(site.service.clone()))?;
+    if let Some(open) = service.open {
+        return Err(Error::Open(open));
+    }
+    let (at, service) = (site.clock.now(), site.service.clone());
+    let fact = Fact { at, service, rollout: None, event };
+    site.journal.append(&site.service, seq, &[fact], None).await?;
+    Ok(())
+}
+
 /// Everything at once, judged by nobody: that version ran a moment ago.
 fn undo_plan(mut plan: Plan) -> Plan {
     let regions: Vec<RegionName> = plan.regions.keys().cloned().collect();
@@ -219,11 +252,7 @@ pub async fn start_queued(site: &Site) -> Result<Option<RolloutId>, Error> {
         Ok(id) => Ok(Some(id)),
         Err(error @ Error::Journal(_)) => Err(error),
         Err(error) => {
-            let (at, event) = (site.clock.now(), Event::Unqueued { reason: error.to_string() });
-            let fact = Fact { at, service: site.service.clone(), rollout: None, event };
-            let known = site.journal.service(&site.service).await?;
-            let seq = known.map_or(Seq(0), |(_, seq)| seq);
-            site.journal.append(&site.service, seq, &[fact], None).await?;
+            record(site, Event::Unqueued { reason: error.to_string() }).await?;
             Ok(None)
         }
     }
@@ -242,6 +271,10 @@ fn started(
     }
     if stable_version == version {
         return Err(Error::AlreadyStable(version));
+    }
+    if let Some(frozen) = &service.frozen {
+        let (by, reason) = (frozen.by.clone(), frozen.reason.clone());
+        return Err(Error::Frozen { service: service.name.clone(), by, reason });
     }
     let mut slots = BTreeMap::new();
     for region in plan.regions.keys() {

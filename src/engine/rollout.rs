@@ -323,11 +323,7 @@ impl Rollout {
                 self.undecided = true;
                 self.judgement = Some((**judgement).clone());
             }
-            Event::StageNotProven { owed, skipped, .. } => {
-                self.owed.retain(|criterion| !skipped.contains(criterion));
-                self.owed.extend(owed.iter().cloned());
-                self.not_proven.extend(skipped.iter().chain(owed).cloned());
-            }
+            Event::StageNotProven { owed, skipped, .. } => self.apply_not_proven(owed, skipped),
             Event::DebtPaid { criteria } => {
                 self.owed.retain(|owed| !criteria.contains(owed));
                 self.not_proven.retain(|missing| !criteria.contains(missing));
@@ -353,6 +349,12 @@ impl Rollout {
             Event::Quarantined { .. } => self.apply_quarantined(at),
             Event::Released { .. } => self.quarantined = None,
         }
+    }
+
+    fn apply_not_proven(&mut self, owed: &[CriterionId], skipped: &[CriterionId]) {
+        self.owed.retain(|criterion| !skipped.contains(criterion));
+        self.owed.extend(owed.iter().cloned());
+        self.not_proven.extend(skipped.iter().chain(owed).cloned());
     }
 
     fn apply_paused(&mut self, by: &str, reason: &str, at: Timestamp) {

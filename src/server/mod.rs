@@ -1,12 +1,27 @@
-//! The local API: what `status`, `why`, `promote` and the like say to whoever drives rollouts, over a unix socket. And what
-//! a supervisor and Prometheus ask of the daemon over TCP.
+//! The API: what the command line, machines and people say to whoever drives rollouts, over a unix socket and over TCP.
+//! And what a supervisor and Prometheus ask of the daemon.
 //!
-//! Only the user who runs Tidegate may connect to the socket; the kernel says who it is. The TCP port only tells.
+//! ```text
+//! request → guard::enter (how it looks, who sends it) → guard::authorize (may they) → routes → driver
+//! ```
+//!
+//! The table of routes is the only way to a handler, and every row says what it asks of who calls it.
 
+mod body;
+pub mod dto;
+mod events;
+mod guard;
 mod health;
+mod listen;
 mod metrics;
-pub mod routes;
+pub mod openapi;
+pub mod problem;
+mod replays;
+mod routes;
+mod table;
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,20 +29,38 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request};
 use axum::serve::IncomingStream;
 use tokio::net::UnixListener;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::access::audit::Auditor;
+use crate::access::github::{Error as JobError, Github};
+use crate::access::glass::Glass;
+use crate::access::limit::Limits;
+use crate::access::token::Tokens;
+use crate::access::{Denied, Identity};
 use crate::driver::controller::Rollouts;
+use crate::ports::{Clock, Notice, Notifier};
+use crate::units::{RegionName, ServiceName, Timestamp};
 
 pub use health::{BEAT, Health, serve_health};
+pub use listen::{Listening, listen_tcp};
+
+use guard::Peer;
+use problem::Problem;
+use replays::Replays;
 
 /// Name of the socket within the state directory.
 pub const SOCKET: &str = "tidegate.sock";
 
 /// Longest wait for answers that are under way when serving ends.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
+/// Longest body: a pipeline and its analyses.
+const START_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Listeners to events at once.
+const STREAMS_MAX: usize = 200;
 
 /// Why there is no local API.
 #[derive(Debug, thiserror::Error)]
@@ -40,15 +73,168 @@ pub struct Error {
     pub source: std::io::Error,
 }
 
-/// The kernel's word on who connected.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer {
-    pub(crate) uid: Option<u32>,
+/// Who drives rollouts now: another one after the fleet was read again.
+pub type Current = tokio::sync::watch::Receiver<Arc<dyn Rollouts>>;
+
+/// Everything that the routes need.
+#[derive(Clone)]
+pub struct Api(Arc<Inner>);
+
+struct Inner {
+    rollouts: Current,
+    tokens: Tokens,
+    glass: Glass,
+    limits: Limits,
+    github: Option<Github>,
+    replays: Replays,
+    streams: Arc<Semaphore>,
+    audit: Arc<dyn Auditor>,
+    notifier: Arc<dyn Notifier>,
+    clock: Arc<dyn Clock>,
+    hosts: BTreeSet<String>,
+}
+
+/// What an API stands on.
+pub struct Parts {
+    /// The state directory.
+    pub state: PathBuf,
+    /// Who drives rollouts.
+    pub rollouts: Current,
+    /// Where refusals are kept.
+    pub audit: Arc<dyn Auditor>,
+    /// Who is told of attacks.
+    pub notifier: Arc<dyn Notifier>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Api {
+    /// An API. It takes the fleet's issuer and names as they are now.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { state, rollouts, audit, notifier, clock } = parts;
+        let api = rollouts.borrow().fleet().api.clone();
+        let hosts = api.as_ref().map(|api| api.hosts.clone()).unwrap_or_default();
+        let github = api.and_then(|api| api.github).map(Github::new);
+        Self(Arc::new(Inner {
+            rollouts,
+            tokens: Tokens::of(&state),
+            glass: Glass::of(&state),
+            limits: Limits::default(),
+            github,
+            replays: Replays::default(),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            audit,
+            notifier,
+            clock,
+            hosts,
+        }))
+    }
+
+    fn rollouts(&self) -> Arc<dyn Rollouts> {
+        Arc::clone(&self.0.rollouts.borrow())
+    }
+
+    fn tokens(&self) -> &Tokens {
+        &self.0.tokens
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    fn github(&self) -> Option<&Github> {
+        self.0.github.as_ref()
+    }
+
+    fn replays(&self) -> &Replays {
+        &self.0.replays
+    }
+
+    fn audit(&self) -> &dyn Auditor {
+        self.0.audit.as_ref()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    /// A place for one more listener, while there is one.
+    fn stream(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.streams).try_acquire_owned().ok()
+    }
+
+    /// The regions of a service of the fleet.
+    fn regions_of(&self, service: &ServiceName) -> Option<BTreeSet<RegionName>> {
+        let fleet = self.rollouts().fleet();
+        fleet.services.get(service).map(|known| known.targets.keys().cloned().collect())
+    }
+
+    /// A name that this is called by: an address, `localhost`, or one that the fleet lists.
+    fn is_host(&self, host: &str) -> bool {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if !port.contains(']') => name,
+            _ => host,
+        };
+        let address = name.trim_start_matches('[').trim_end_matches(']');
+        name == "localhost" || address.parse::<IpAddr>().is_ok() || self.0.hosts.contains(name)
+    }
+
+    /// Somebody wanted what they may not.
+    fn denied(&self, identity: &Identity, denied: &Denied) {
+        let by = format!("{} ({})", identity.name, identity.via.note());
+        self.0.audit.refused(&denied.regions, &by, &denied.to_string(), self.now());
+    }
+
+    /// A job of GitHub Actions that is nobody of the fleet.
+    fn strange_job(&self, error: &JobError) {
+        if error.is_forbidden() {
+            let regions: Vec<_> = self.rollouts().fleet().regions.keys().cloned().collect();
+            self.0.audit.refused(&regions, "GitHub Actions", &error.to_string(), self.now());
+        }
+    }
+
+    /// A source that guesses: people are told.
+    fn guessed(&self, source: Option<IpAddr>) {
+        let Some(source) = source else { return };
+        let text = format!("{source} tries one wrong token after the other and has to wait");
+        self.page(format!("guesses/{source}/{}", self.now().0 / 3_600_000), text.clone());
+        let regions: Vec<_> = self.rollouts().fleet().regions.keys().cloned().collect();
+        self.0.audit.refused(&regions, &source.to_string(), &text, self.now());
+    }
+
+    fn page(&self, key: String, text: String) {
+        let notifier = Arc::clone(&self.0.notifier);
+        tokio::spawn(async move { notifier.notify(&Notice { key, page: true, text }).await });
+    }
+
+    /// Uses a region's secret up. One who guesses waits as one who guesses tokens does.
+    fn break_glass(
+        &self,
+        identity: &Identity,
+        regions: &BTreeSet<RegionName>,
+        region: &RegionName,
+        secret: &str,
+    ) -> Result<(), Problem> {
+        // By name: the person is known here.
+        self.0.limits.guesses_of(&identity.name).map_err(Problem::too_many)?;
+        let failed = |error: std::io::Error| Problem::new("failed", 500, error.kind());
+        if regions.contains(region) && self.0.glass.break_it(region, secret).map_err(failed)? {
+            self.0.limits.right_of(&identity.name);
+            return Ok(());
+        }
+        let what = format!("{} tried a wrong secret of {region}", identity.name);
+        self.0.audit.refused(std::slice::from_ref(region), &identity.name, &what, self.now());
+        if self.0.limits.wrong_of(&identity.name) {
+            self.page(format!("glass/{}/{}", identity.name, self.now().0 / 3_600_000), what);
+        }
+        Err(Problem::new("not_allowed", 403, "this is not a secret of that region that counts"))
+    }
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self { uid: stream.io().peer_cred().ok().map(|peer| peer.uid()) }
+        Self::Socket(stream.io().peer_cred().ok().map(|peer| peer.uid()))
     }
 }
 
@@ -78,18 +264,24 @@ impl Drop for Served {
     }
 }
 
-/// Who drives rollouts now: another one after the fleet was read again.
-pub type Current = tokio::sync::watch::Receiver<Arc<dyn Rollouts>>;
-
-/// Serves rollouts in a state directory that this process holds the lock of.
+/// Serves the API on a socket in a state directory that this process holds the lock of.
 ///
 /// # Errors
 /// The socket cannot be made there.
-pub fn serve(state: &Path, rollouts: Current) -> Result<Served, Error> {
-    listen(state, routes::router(rollouts))
+pub fn serve(state: &Path, api: &Api) -> Result<Served, Error> {
+    let people = &api.rollouts().fleet().access.people;
+    let shared = people.values().any(|person| person.uid.is_some());
+    let router = table::router(api.clone());
+    let router = router.layer(axum::middleware::map_request(peer_of_socket));
+    listen(state, router, if shared { 0o666 } else { 0o600 })
 }
 
-fn listen(state: &Path, router: Router) -> Result<Served, Error> {
+async fn peer_of_socket(ConnectInfo(peer): ConnectInfo<Peer>, mut request: Request) -> Request {
+    request.extensions_mut().insert(peer);
+    request
+}
+
+fn listen(state: &Path, router: Router, mode: u32) -> Result<Served, Error> {
     let path = state.join(SOCKET);
     let failed = |source| Error { path: path.clone(), source };
     // The lock is ours, so a socket that is there was left by a process that is gone.
@@ -98,7 +290,7 @@ fn listen(state: &Path, router: Router) -> Result<Served, Error> {
         _ => {}
     }
     let listener = UnixListener::bind(&path).map_err(failed)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
     let app = router.into_make_service_with_connect_info::<Peer>();
     let (stop, stopped) = oneshot::channel::<()>();
     let task = tokio::spawn(async move {
@@ -122,37 +314,4 @@ pub fn user() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::routing::get;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::sync::Notify;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn an_answer_under_way_goes_out_before_the_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let (asked, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (handler_asked, handler_release) = (asked.clone(), release.clone());
-        let router = Router::new().route(
-            "/",
-            get(async move || {
-                handler_asked.notify_one();
-                handler_release.notified().await;
-                "done"
-            }),
-        );
-        let served = listen(folder.path(), router).unwrap();
-        let mut client = tokio::net::UnixStream::connect(folder.path().join(SOCKET)).await.unwrap();
-        client.write_all(b"GET / HTTP/1.1\r\nhost: tidegate\r\n\r\n").await.unwrap();
-        asked.notified().await;
-        let closing = tokio::spawn(served.close());
-        tokio::task::yield_now().await;
-        release.notify_one();
-        closing.await.unwrap();
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"), "{answer}");
-        assert!(!folder.path().join(SOCKET).exists());
-    }
-}
+mod tests;

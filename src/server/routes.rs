@@ -1,264 +1,239 @@
-//! Routes of the local API.
+//! What every route does. Whether who calls may was asked before, except where the body names the service.
 
-use std::convert::Infallible;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Json, Path, Request, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::middleware::{self, Next};
-use axum::response::sse::{Event as Sent, KeepAlive, Sse};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use futures_util::Stream;
-use serde::{Deserialize, Serialize};
+use axum::{Extension, Json};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
-use super::{Current, Peer};
-use crate::driver::channels::Handle;
-use crate::driver::controller::{Begun, Known, Rollouts};
-use crate::driver::view::View;
+use super::body::Body;
+use super::dto::{
+    AdoptRequest, BreakGlassRequest, CanAnswer, CheckAnswer, CheckRequest, CommandAnswer,
+    CommandRequest, FleetAnswer, FleetService, Listed, Page, PlanAnswer, PlannedStage, Row,
+    StartAnswer, StartRequest, TextFile, Verb,
+};
+use super::guard::Caller;
+use super::problem::Problem;
+use super::{Api, events as sse};
+use crate::access::who_may;
+use crate::driver::controller::{Begun, Known};
 use crate::driver::{self};
 use crate::engine::decide::Answer;
-use crate::engine::event::{Actor, Adopted};
+use crate::engine::event::{Actor, Adopted, Emergency};
 use crate::engine::input::Command;
-use crate::spec::plan_from_text;
-use crate::units::{RolloutId, Seq, ServiceName, Version};
+use crate::engine::rollout::Rollout;
+use crate::spec::access::Permission;
+use crate::spec::plan::Plan;
+use crate::spec::{Diagnostics, plan_from_text};
+use crate::units::{RegionName, RolloutId, Seq, ServiceName};
 
-/// Longest body of a command.
-const BODY_BYTES_MAX: usize = 16 * 1024;
-/// Longest body of a start: a pipeline and its analyses.
-const START_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Longest reason that a person may give, in characters.
 const REASON_MAX: usize = 500;
-/// Facts that a listener who was away is told at most.
-const FACTS_MAX: usize = 10_000;
+/// Rows of a page, unless asked for; and at most.
+const PAGE: (usize, usize) = (50, 200);
+/// Facts and audit records of one answer at most.
+const FACTS_MAX: usize = 1_000;
 
-/// A command as it comes over the socket.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct CommandRequest {
-    /// `promote`, `pause`, `resume`, `release` or `rollback`.
-    pub command: Verb,
-    /// Why, for the audit.
-    #[serde(default)]
-    pub reason: String,
+pub(super) struct Paging {
+    limit: Option<u64>,
+    cursor: Option<String>,
 }
 
-/// What can be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verb {
-    /// One step forward, or the gate opened.
-    Promote,
-    /// Nothing is raised until `resume`.
-    Pause,
-    /// On with it.
-    Resume,
-    /// Out of quarantine.
-    Release,
-    /// Back.
-    Rollback,
-}
-
-/// The answer to a command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommandAnswer {
-    /// Something is different now.
-    pub changed: bool,
-    /// Why not, if not.
-    pub reason: Option<String>,
-}
-
-/// A rollout to begin: the owner's files as they are, and the version.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StartRequest {
-    /// The service.
-    pub service: ServiceName,
-    /// The version to roll out.
-    pub version: Version,
-    /// The pipeline: the file's name and its text.
-    pub pipeline: TextFile,
-    /// The analyses beside it.
-    pub analyses: Vec<TextFile>,
-}
-
-/// A file that a user wrote.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TextFile {
-    /// Its name for messages.
-    pub name: String,
-    /// All of it.
-    pub text: String,
-}
-
-/// The answer to a start.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct StartAnswer {
-    /// Something is different now.
-    pub changed: bool,
-    /// The rollout; none where the version is stable already, or waits.
-    pub rollout: Option<RolloutId>,
-    /// What it waits for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub behind: Option<RolloutId>,
-}
-
-/// A service to take over.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AdoptRequest {
-    /// The version that runs now.
-    pub version: Version,
-    /// A split in progress is taken as it is.
-    #[serde(default)]
-    pub as_is: bool,
-}
-
-/// A rollout and whether somebody drives it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Listed {
-    /// Somebody does.
-    pub running: bool,
-    /// How it stands.
-    #[serde(flatten)]
-    pub view: View,
-}
-
-/// A problem, after RFC 9457.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Problem {
-    /// Stable short name.
-    pub title: String,
-    /// HTTP status.
-    pub status: u16,
-    /// One sentence, or one per line for a file with several mistakes.
-    pub detail: String,
-}
-
-impl Problem {
-    fn new(title: &str, status: u16, detail: impl ToString) -> Self {
-        Self { title: title.to_owned(), status, detail: detail.to_string() }
-    }
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let kind = [("content-type", "application/problem+json")];
-        (status, kind, serde_json::to_string(&self).unwrap_or_default()).into_response()
-    }
-}
-
-impl From<driver::Error> for Problem {
-    fn from(error: driver::Error) -> Self {
-        use driver::Error as Fault;
-        let (title, status) = match &error {
-            Fault::NoSuchRollout(_) | Fault::NoSuchService(_) => ("not_found", 404),
-            Fault::Open(_) => ("under_way", 409),
-            Fault::NothingToUndo(..) => ("nothing_to_undo", 409),
-            Fault::NotAdopted(_) | Fault::RegionNotAdopted { .. } => ("not_adopted", 409),
-            Fault::SplitInProgress { .. } | Fault::NotSettled(..) => ("not_settled", 409),
-            _ => ("failed", 500),
+impl Paging {
+    /// Rows, and the name after which they begin. A cursor that is not ours is refused.
+    fn read(&self) -> Result<(usize, Option<ServiceName>), Problem> {
+        let asked = self.limit.map_or(PAGE.0, |limit| usize::try_from(limit).unwrap_or(PAGE.1));
+        let wrong = || Problem::new("invalid_cursor", 400, "this is not a cursor of a page before");
+        let after = match &self.cursor {
+            None => None,
+            Some(cursor) => {
+                let (name, sum) = cursor.rsplit_once('.').ok_or_else(wrong)?;
+                let own = sum == format!("{:08x}", crc32fast::hash(name.as_bytes()));
+                Some(name.parse().ok().filter(|_| own).ok_or_else(wrong)?)
+            }
         };
-        Self::new(title, status, error)
+        Ok((asked.clamp(1, PAGE.1), after))
     }
 }
 
-pub(super) fn router(rollouts: Current) -> Router {
-    Router::new()
-        .route("/v1/rollouts", get(list).post(start))
-        .route("/v1/rollouts/{id}", get(view))
-        .route(
-            "/v1/rollouts/{id}/command",
-            post(command).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)),
-        )
-        .route("/v1/rollouts/{id}/events", get(events))
-        .route("/v1/services/{service}/adopt", post(adopt))
-        .route("/v1/services/{service}/undo", post(undo))
-        .layer(DefaultBodyLimit::max(START_BYTES_MAX))
-        .layer(middleware::from_fn(owner_only))
-        .with_state(rollouts)
+fn cursor(name: &ServiceName) -> String {
+    format!("{name}.{:08x}", crc32fast::hash(name.as_str().as_bytes()))
 }
 
-/// Only the user who runs Tidegate.
-async fn owner_only(
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if peer.uid == Some(rustix::process::geteuid().as_raw()) {
-        return next.run(request).await;
+pub(super) async fn list(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    paging: Result<Query<Paging>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<Page>, Problem> {
+    let invalid = |_| Problem::new("invalid_query", 400, "there are `limit` and `cursor`");
+    let (limit, after) = paging.map_err(invalid)?.0.read()?;
+    let rollouts = api.rollouts();
+    let (mut items, mut next) = (Vec::new(), None);
+    for service in rollouts.services() {
+        if after.as_ref().is_some_and(|after| service <= *after) {
+            continue;
+        }
+        let Some(known) = rollouts.newest(&service).await? else { continue };
+        let regions = known.view.rollout.plan.regions.keys();
+        let fleet = rollouts.fleet();
+        if caller.0.may(&fleet.access, Permission::Read, &service, regions).is_err() {
+            continue;
+        }
+        if items.len() == limit {
+            next = items.last().map(|row: &Row| cursor(&row.rollout.service));
+            break;
+        }
+        items.push(Row::of(known.running, &known.view));
     }
-    Problem::new("not_allowed", 403, "only the user who runs Tidegate may use its socket")
-        .into_response()
+    Ok(Json(Page { items, next }))
 }
 
-fn current(rollouts: &Current) -> Arc<dyn Rollouts> {
-    Arc::clone(&rollouts.borrow())
+async fn found(api: &Api, id: &RolloutId) -> Result<Known, Problem> {
+    api.rollouts().find(id).await?.ok_or_else(Problem::not_found)
 }
 
-fn by() -> Actor {
-    Actor { name: super::user(), note: None }
+fn listed(known: Known) -> Response {
+    let tag = [(header::ETAG, format!("\"{}\"", known.view.seq))];
+    (tag, Json(Listed::from(known))).into_response()
 }
 
-async fn list(State(rollouts): State<Current>) -> Result<Json<Vec<Listed>>, Problem> {
-    let all = current(&rollouts).list().await?;
-    let listed = |Known { running, view }| Listed { running, view: View::clone(&view) };
-    Ok(Json(all.into_iter().map(listed).collect()))
-}
-
-async fn view(
-    State(rollouts): State<Current>,
+pub(super) async fn view(
+    State(api): State<Api>,
     Path(id): Path<RolloutId>,
-) -> Result<Json<Listed>, Problem> {
-    let all = current(&rollouts).list().await?;
-    let found = all.into_iter().find(|known| known.view.rollout.id == id);
-    let Known { running, view } = found.ok_or(driver::Error::NoSuchRollout(id))?;
-    Ok(Json(Listed { running, view: View::clone(&view) }))
+) -> Result<Response, Problem> {
+    Ok(listed(found(&api, &id).await?))
 }
 
-fn running(rollouts: &Current, id: &RolloutId) -> Result<Handle, Problem> {
-    let gone = || Problem::new("not_running", 409, format!("{id} is not under way"));
-    current(rollouts).handle(id).ok_or_else(gone)
+pub(super) async fn newest(
+    State(api): State<Api>,
+    Path(service): Path<ServiceName>,
+) -> Result<Response, Problem> {
+    let known = api.rollouts().newest(&service).await?;
+    Ok(listed(known.ok_or_else(Problem::not_found)?))
 }
 
-async fn command(
-    State(rollouts): State<Current>,
+pub(super) async fn why(
+    State(api): State<Api>,
     Path(id): Path<RolloutId>,
-    Json(request): Json<CommandRequest>,
-) -> Result<Json<CommandAnswer>, Problem> {
-    let handle = running(&rollouts, &id)?;
-    let reason: String =
-        request.reason.chars().filter(|c| !c.is_control()).take(REASON_MAX).collect();
-    let note =
-        (request.command == Verb::Rollback).then(|| "approval not enforced: local run".to_owned());
-    let by = Actor { note, ..by() };
-    let or = |default: &str| if reason.is_empty() { default.to_owned() } else { reason.clone() };
-    let command = match request.command {
-        Verb::Promote => Command::Promote,
-        Verb::Pause => Command::Pause { reason: or("no reason given") },
-        Verb::Resume => Command::Resume,
-        Verb::Release => Command::Release,
-        Verb::Rollback => Command::Rollback { reason: or("no reason given") },
+) -> Result<Json<Value>, Problem> {
+    let view = found(&api, &id).await?.view;
+    let lines: Vec<_> = view.why.iter().map(ToString::to_string).collect();
+    Ok(Json(json!({"why": view.why, "text": lines})))
+}
+
+pub(super) async fn evidence(
+    State(api): State<Api>,
+    Path(id): Path<RolloutId>,
+) -> Result<Json<Value>, Problem> {
+    let view = found(&api, &id).await?.view;
+    Ok(Json(json!({"at": view.at, "judgement": view.judgement})))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Limit {
+    limit: Option<u64>,
+    after: Option<u64>,
+}
+
+impl Limit {
+    fn rows(&self) -> usize {
+        let asked = self.limit.map_or(100, |limit| usize::try_from(limit).unwrap_or(FACTS_MAX));
+        asked.clamp(1, FACTS_MAX)
+    }
+}
+
+pub(super) async fn history(
+    State(api): State<Api>,
+    Path(service): Path<ServiceName>,
+    Query(limit): Query<Limit>,
+) -> Result<Json<Value>, Problem> {
+    let site = api.rollouts().site(&service).ok_or_else(Problem::not_found)?;
+    let facts = site.journal.history(&service, None, limit.rows()).await;
+    Ok(Json(json!(facts.map_err(driver::Error::from)?)))
+}
+
+pub(super) async fn audit(
+    State(api): State<Api>,
+    Path(region): Path<RegionName>,
+    Query(limit): Query<Limit>,
+) -> Result<Json<Value>, Problem> {
+    let failed = |error: String| Problem::new("failed", 500, error);
+    let rows = api.audit().read(&region, limit.after.unwrap_or(0), limit.rows()).map_err(failed)?;
+    let next = rows.last().and_then(|row| row.get("seq").cloned());
+    Ok(Json(json!({"items": rows, "next": next})))
+}
+
+pub(super) async fn fleet(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<FleetAnswer>, Problem> {
+    let fleet = api.rollouts().fleet();
+    let regions = fleet.regions.iter().map(|(name, it)| (name.clone(), it.share.percent()));
+    let mut services = BTreeMap::new();
+    for (name, service) in &fleet.services {
+        let at: BTreeSet<_> = service.targets.keys().cloned().collect();
+        if !caller.sees(&api, name, &at) {
+            continue;
+        }
+        let known = match api.rollouts().site(name) {
+            Some(site) => site.journal.service(name).await.map_err(driver::Error::from)?,
+            None => None,
+        };
+        let frozen = known.and_then(|(state, _)| state.frozen);
+        let row = FleetService {
+            owner: service.owner.clone(),
+            authority: json!(service.authority).as_str().unwrap_or_default().to_owned(),
+            regions: at.into_iter().collect(),
+            frozen: frozen.map(|it| format!("by {}: {}", it.by, it.reason)),
+        };
+        services.insert(name.clone(), row);
+    }
+    Ok(Json(FleetAnswer { regions: regions.collect(), services }))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Question {
+    permission: String,
+    service: ServiceName,
+    region: Option<RegionName>,
+}
+
+pub(super) async fn can_i(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Query(question): Query<Question>,
+) -> Result<Json<CanAnswer>, Problem> {
+    let wrong = |what: String| Problem::new("invalid_query", 400, what);
+    let permission = question.permission.parse().map_err(wrong)?;
+    let regions = match question.region {
+        Some(region) => [region].into(),
+        None => api.regions_of(&question.service).ok_or_else(Problem::not_found)?,
     };
-    match handle.ask(by, command).await {
-        Answer::Accepted | Answer::None => Ok(Json(CommandAnswer { changed: true, reason: None })),
-        Answer::NothingToDo(why) => Ok(Json(CommandAnswer { changed: false, reason: Some(why) })),
-        Answer::Waiting(why) => Ok(Json(CommandAnswer { changed: true, reason: Some(why) })),
-        Answer::Refused(detail) => Err(Problem::new("refused", 409, detail)),
-        Answer::NotCounted { code, what } => Err(Problem::new(code, 409, what)),
-    }
+    let access = &api.rollouts().fleet().access;
+    let reason = caller.0.may(access, permission, &question.service, &regions).err();
+    let reason = reason.map(|denied| denied.to_string());
+    Ok(Json(CanAnswer { name: caller.0.name.clone(), allowed: reason.is_none(), reason }))
 }
 
-async fn start(
-    State(rollouts): State<Current>,
-    Json(request): Json<StartRequest>,
-) -> Result<Json<StartAnswer>, Problem> {
-    let StartRequest { service, version, pipeline, analyses } = request;
-    let rollouts = current(&rollouts);
-    let site = rollouts.site(&service).ok_or(driver::Error::NoSuchService(service.clone()))?;
+fn checked(
+    api: &Api,
+    caller: &Caller,
+    permission: Permission,
+    service: &ServiceName,
+    (pipeline, analyses): (TextFile, Vec<TextFile>),
+) -> Result<(Option<Plan>, Diagnostics), Problem> {
+    // Who may nothing there is not told what the fleet has.
+    let regions = api.regions_of(service).ok_or_else(Problem::not_found)?;
+    if !caller.sees(api, service, &regions) {
+        return Err(Problem::not_found());
+    }
+    let site = api.rollouts().site(service).ok_or_else(Problem::not_found)?;
     let stem = |name: &str| {
         let stem = std::path::Path::new(name).file_stem();
         stem.map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
@@ -266,93 +241,307 @@ async fn start(
     let analyses: Vec<_> =
         analyses.into_iter().map(|file| (stem(&file.name), file.name, file.text)).collect();
     let (plan, problems) =
-        plan_from_text(&pipeline.name, &pipeline.text, &analyses, &site.fleet, &service);
-    let Some(plan) = plan.filter(|_| !problems.has_errors()) else {
-        return Err(Problem::new("invalid_files", 422, problems));
+        plan_from_text(&pipeline.name, &pipeline.text, &analyses, &site.fleet, service);
+    let plan = plan.filter(|_| !problems.has_errors());
+    let asked: BTreeSet<_> = match &plan {
+        Some(plan) => plan.regions.keys().cloned().collect(),
+        None => regions,
     };
-    begun(rollouts.start(&service, plan, version, by()).await)
+    caller.may(api, permission, service, &asked)?;
+    Ok((plan, problems))
+}
+
+pub(super) async fn check(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Body(request): Body<CheckRequest>,
+) -> Result<Json<CheckAnswer>, Problem> {
+    let files = (request.pipeline, request.analyses);
+    let (plan, problems) = checked(&api, &caller, Permission::Read, &request.service, files)?;
+    let plan_digest = plan.map(|plan| plan.digest);
+    let valid = plan_digest.is_some();
+    Ok(Json(CheckAnswer { valid, problems: problems.to_string(), plan_digest }))
+}
+
+pub(super) async fn plan(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Body(request): Body<CheckRequest>,
+) -> Result<Json<PlanAnswer>, Problem> {
+    let files = (request.pipeline, request.analyses);
+    let (plan, problems) = checked(&api, &caller, Permission::Read, &request.service, files)?;
+    let plan = plan.ok_or_else(|| Problem::new("invalid_files", 422, problems))?;
+    let stages = plan.stages.iter().map(|stage| PlannedStage {
+        name: stage.name.to_string(),
+        regions: stage.regions.clone(),
+        weight_percent: stage.weight.percent(),
+        duration_seconds: stage.duration.as_secs_f64(),
+        criteria: stage.criteria.iter().map(|criterion| criterion.text.clone()).collect(),
+        approvals: stage.approvals.map(|approvals| approvals.required),
+    });
+    Ok(Json(PlanAnswer {
+        stages: stages.collect(),
+        triggers: plan.triggers.iter().map(|trigger| trigger.text.clone()).collect(),
+        rollback_approvers: plan.manual_rollback.required_approvers,
+        plan_digest: plan.digest,
+    }))
+}
+
+pub(super) async fn start(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Body(request): Body<StartRequest>,
+) -> Result<Json<StartAnswer>, Problem> {
+    let StartRequest { service, version, pipeline, analyses, plan_digest } = request;
+    let files = (pipeline, analyses);
+    let (plan, problems) = checked(&api, &caller, Permission::Start, &service, files)?;
+    let plan = plan.ok_or_else(|| Problem::new("invalid_files", 422, problems))?;
+    if plan_digest.is_some_and(|digest| digest != plan.digest) {
+        let what =
+            format!("these files come to the plan {}, not to the one looked at", plan.digest);
+        return Err(Problem::new("plan_digest_changed", 409, what));
+    }
+    begun(api.rollouts().start(&service, plan, version, caller.actor()).await)
 }
 
 fn begun(begun: Result<Begun, driver::Error>) -> Result<Json<StartAnswer>, Problem> {
+    let answer = |changed, rollout, behind| Ok(Json(StartAnswer { changed, rollout, behind }));
     match begun {
-        Ok(Begun::Rollout(id)) => {
-            Ok(Json(StartAnswer { changed: true, rollout: Some(id), behind: None }))
-        }
-        Ok(Begun::Behind(open)) => {
-            Ok(Json(StartAnswer { changed: true, rollout: None, behind: Some(open) }))
-        }
-        Err(driver::Error::AlreadyStable(_)) => {
-            Ok(Json(StartAnswer { changed: false, rollout: None, behind: None }))
-        }
+        Ok(Begun::Rollout(id)) => answer(true, Some(id), None),
+        Ok(Begun::Behind(open)) => answer(true, None, Some(open)),
+        Err(driver::Error::AlreadyStable(_)) => answer(false, None, None),
         Err(error) => Err(error.into()),
     }
 }
 
-async fn undo(
-    State(rollouts): State<Current>,
+pub(super) async fn undo(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Path(service): Path<ServiceName>,
 ) -> Result<Json<StartAnswer>, Problem> {
-    let rollouts = current(&rollouts);
-    let site = rollouts.site(&service).ok_or(driver::Error::NoSuchService(service.clone()))?;
+    let rollouts = api.rollouts();
+    let site = rollouts.site(&service).ok_or_else(Problem::not_found)?;
     let (plan, version) = driver::service::undoing(&site).await?;
-    begun(rollouts.start(&service, plan, version, by()).await)
+    begun(rollouts.start(&service, plan, version, caller.actor()).await)
 }
 
-async fn adopt(
-    State(rollouts): State<Current>,
+pub(super) async fn retry(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Path(service): Path<ServiceName>,
-    Json(request): Json<AdoptRequest>,
+) -> Result<Json<StartAnswer>, Problem> {
+    let rollouts = api.rollouts();
+    let site = rollouts.site(&service).ok_or_else(Problem::not_found)?;
+    let (plan, version) = driver::service::retrying(&site).await?;
+    begun(rollouts.start(&service, plan, version, caller.actor()).await)
+}
+
+pub(super) async fn adopt(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(service): Path<ServiceName>,
+    Body(request): Body<AdoptRequest>,
 ) -> Result<Json<Adopted>, Problem> {
     let AdoptRequest { version, as_is } = request;
-    Ok(Json(current(&rollouts).adopt(&service, version, as_is, by()).await?))
+    Ok(Json(api.rollouts().adopt(&service, version, as_is, caller.actor()).await?))
 }
 
-/// Every fact of a rollout as it is recorded, from the one after `Last-Event-ID` on.
-async fn events(
-    State(rollouts): State<Current>,
+/// One line of what a person says.
+fn one_line(text: &str) -> Option<String> {
+    let line: String = text.chars().filter(|c| !c.is_control()).take(REASON_MAX).collect();
+    Some(line.trim().to_owned()).filter(|line| !line.is_empty())
+}
+
+fn reason(text: &str) -> String {
+    one_line(text).unwrap_or_else(|| "no reason given".to_owned())
+}
+
+macro_rules! commands {
+    ($($name:ident = $verb:expr;)+) => {
+        $(pub(super) async fn $name(
+            State(api): State<Api>,
+            Extension(caller): Extension<Caller>,
+            Path(id): Path<RolloutId>,
+            headers: HeaderMap,
+            Body(request): Body<CommandRequest>,
+        ) -> Result<Json<CommandAnswer>, Problem> {
+            command(&api, &caller, &id, &headers, request, $verb).await
+        })+
+    };
+}
+
+commands! {
+    promote = Verb::Promote;
+    approve = Verb::Approve;
+    pause = Verb::Pause;
+    resume = Verb::Resume;
+    rollback = Verb::Rollback;
+    release = Verb::Release;
+}
+
+async fn command(
+    api: &Api,
+    caller: &Caller,
+    id: &RolloutId,
+    headers: &HeaderMap,
+    request: CommandRequest,
+    verb: Verb,
+) -> Result<Json<CommandAnswer>, Problem> {
+    let rollouts = api.rollouts();
+    let gone = || Problem::new("not_running", 409, format!("{id} is not under way"));
+    let handle = rollouts.handle(id).ok_or_else(gone)?;
+    let view = Arc::clone(&handle.views().borrow());
+    is_current(headers, view.seq)?;
+    let enforced = rollouts.enforces();
+    let mut by = caller.actor();
+    if !enforced && matches!(verb, Verb::Rollback | Verb::Promote) {
+        // It stands in the record that nobody was asked.
+        let note = "approval not enforced: local run".to_owned();
+        by.note = (verb == Verb::Rollback).then_some(note).or(by.note);
+    }
+    let command = match verb {
+        Verb::Promote if enforced => Command::PromoteApproved,
+        Verb::Promote => Command::Promote,
+        Verb::Pause => Command::Pause { reason: reason(&request.reason) },
+        Verb::Resume => Command::Resume,
+        Verb::Release => Command::Release,
+        Verb::Approve => {
+            let electors = electors(api, &view.rollout);
+            Command::Approve { digest: request.plan_digest, electors }
+        }
+        Verb::Rollback if enforced => {
+            let electors = electors(api, &view.rollout);
+            Command::AskRollback { reason: reason(&request.reason), electors }
+        }
+        Verb::Rollback => Command::Rollback { reason: reason(&request.reason) },
+    };
+    answered(handle.ask(by, command).await)
+}
+
+/// Who may vote now on what waits: roles are looked at again at every vote.
+fn electors(api: &Api, rollout: &Rollout) -> BTreeSet<String> {
+    let fleet = api.rollouts().fleet();
+    let permissions: &[Permission] = match rollout.rollback_asked {
+        Some(_) => &[Permission::Approve, Permission::Rollback],
+        None => &[Permission::Approve],
+    };
+    let (service, regions) = (&rollout.id.service, rollout.plan.regions.keys());
+    let mut all = who_may(&fleet.access, permissions, service, regions);
+    // Whoever runs it may everything.
+    all.insert(super::user());
+    all
+}
+
+/// `If-Match` holds against the tag that the rollout was read with.
+fn is_current(headers: &HeaderMap, seq: Seq) -> Result<(), Problem> {
+    let Some(wanted) = headers.get(header::IF_MATCH) else { return Ok(()) };
+    let wanted = wanted.to_str().unwrap_or_default();
+    let own = format!("\"{seq}\"");
+    if wanted == "*" || wanted.split(',').any(|tag| tag.trim() == own) {
+        return Ok(());
+    }
+    Err(Problem::new("changed_meanwhile", 412, format!("it stands at {own} now")))
+}
+
+fn answered(answer: Answer) -> Result<Json<CommandAnswer>, Problem> {
+    let said = |changed, reason| Ok(Json(CommandAnswer { changed, reason }));
+    match answer {
+        Answer::Accepted | Answer::None => said(true, None),
+        Answer::Waiting(why) => said(true, Some(why)),
+        Answer::NothingToDo(why) => said(false, Some(why)),
+        Answer::Refused(what) => Err(Problem::new("refused", 409, what)),
+        Answer::NotCounted { code, what } => Err(Problem::new(code, 409, what)),
+    }
+}
+
+/// The answer to a command on a service: it goes to its rollout where one is under way.
+async fn told(
+    api: &Api,
+    service: &ServiceName,
+    by: Actor,
+    command: Command,
+) -> Result<Json<CommandAnswer>, Problem> {
+    answered(api.rollouts().tell(service, by, command).await?)
+}
+
+pub(super) async fn freeze(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(service): Path<ServiceName>,
+    Body(request): Body<CommandRequest>,
+) -> Result<Json<CommandAnswer>, Problem> {
+    let command = Command::Freeze { reason: reason(&request.reason) };
+    told(&api, &service, caller.actor(), command).await
+}
+
+pub(super) async fn thaw(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(service): Path<ServiceName>,
+    Body(_): Body<CommandRequest>,
+) -> Result<Json<CommandAnswer>, Problem> {
+    told(&api, &service, caller.actor(), Command::Thaw).await
+}
+
+pub(super) async fn review(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(service): Path<ServiceName>,
+    Body(request): Body<CommandRequest>,
+) -> Result<Json<CommandAnswer>, Problem> {
+    let site = api.rollouts().site(&service).ok_or_else(Problem::not_found)?;
+    let known = site.journal.service(&service).await.map_err(driver::Error::from)?;
+    let broken = known.map(|(state, _)| state.to_review).unwrap_or_default();
+    if broken.is_empty() {
+        let reason = Some("there is nothing to review".to_owned());
+        return Ok(Json(CommandAnswer { changed: false, reason }));
+    }
+    if broken.iter().any(|one| one.by == caller.0.name) {
+        let what = format!("{} broke the glass; somebody else has to look at it", caller.0.name);
+        return Err(Problem::new("requester_cannot_approve", 409, what));
+    }
+    let command = Command::Review { note: reason(&request.reason) };
+    told(&api, &service, caller.actor(), command).await
+}
+
+pub(super) async fn break_glass(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(service): Path<ServiceName>,
+    Body(request): Body<BreakGlassRequest>,
+) -> Result<Json<CommandAnswer>, Problem> {
+    let action = match request.action.as_str() {
+        "pause" => Emergency::Pause,
+        "rollback" => Emergency::Rollback,
+        "freeze" => Emergency::Freeze,
+        _ => {
+            let what = "in an emergency there are pause, rollback and freeze: no way forward";
+            return Err(Problem::new("not_allowed", 403, what));
+        }
+    };
+    let why = one_line(&request.reason)
+        .ok_or_else(|| Problem::new("no_reason", 422, "an emergency has a reason"))?;
+    let regions = api.regions_of(&service).ok_or_else(Problem::not_found)?;
+    let running = api.rollouts().newest(&service).await?.is_some_and(|known| known.running);
+    if !running && action != Emergency::Freeze {
+        return Err(Problem::new("not_running", 409, "no rollout is under way: there is freeze"));
+    }
+    api.break_glass(&caller.0, &regions, &request.region, &request.secret)?;
+    let command = Command::BreakGlass { region: request.region, action, reason: why };
+    told(&api, &service, caller.actor(), command).await
+}
+
+pub(super) async fn events(
+    State(api): State<Api>,
     Path(id): Path<RolloutId>,
     headers: HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<Sent, Infallible>>>, Problem> {
-    let handle = running(&rollouts, &id)?;
-    let site = current(&rollouts).site(&id.service);
-    let site = site.ok_or(driver::Error::NoSuchService(id.service.clone()))?;
+) -> Result<Response, Problem> {
+    let gone = || Problem::new("not_running", 409, format!("{id} is not under way"));
+    let handle = api.rollouts().handle(&id).ok_or_else(gone)?;
+    let site = api.rollouts().site(&id.service).ok_or_else(Problem::not_found)?;
+    let place = api.stream().ok_or_else(|| {
+        Problem::new("too_many_streams", 503, "too many listen already; try again later")
+    })?;
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
-    let told = Told { handle, site, id, after: Seq(last.unwrap_or(0)), waiting: Vec::new() };
-    let stream = futures_util::stream::unfold(told, |mut told| async move {
-        let (seq, text) = told.next().await?;
-        Some((Ok(Sent::default().id(seq.to_string()).data(text)), told))
-    });
-    Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
-}
-
-/// How far a listener has come.
-struct Told {
-    handle: Handle,
-    site: Arc<driver::site::Site>,
-    id: RolloutId,
-    after: Seq,
-    /// The next ones, newest first.
-    waiting: Vec<(Seq, String)>,
-}
-
-impl Told {
-    /// The next fact, once there is one; none when the rollout is over or cannot be read.
-    async fn next(&mut self) -> Option<(Seq, String)> {
-        let mut views = self.handle.views();
-        while self.waiting.is_empty() {
-            let view = Arc::clone(&views.borrow_and_update());
-            let history = self.site.journal.history(&self.id.service, Some(&self.id), FACTS_MAX);
-            let newer = history.await.ok()?.into_iter().rev();
-            let newer = newer.take_while(|(seq, _)| *seq > self.after);
-            let text = |(seq, fact)| Some((seq, serde_json::to_string(&fact).ok()?));
-            self.waiting = newer.filter_map(text).collect();
-            let is_over = view.rollout.phase.is_over();
-            if self.waiting.is_empty() && (is_over || views.changed().await.is_err()) {
-                return None;
-            }
-        }
-        let next = self.waiting.pop()?;
-        self.after = next.0;
-        Some(next)
-    }
+    Ok(sse::stream(handle, site, id, Seq(last.unwrap_or(0)), place).into_response())
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::access::{Access, Api};
 use super::plan::{Authority, Hook, Location};
 use crate::units::{Millis, RegionName, ServiceName, SlotName, TargetName, Weight};
 
@@ -25,6 +26,10 @@ pub struct Fleet {
     pub xds: Option<Xds>,
     /// Who is told, by a name of the operator's.
     pub notify: BTreeMap<String, Notify>,
+    /// Who may do what.
+    pub access: Access,
+    /// Where the API is, beside the socket.
+    pub api: Option<Api>,
 }
 
 /// Somebody who is told.

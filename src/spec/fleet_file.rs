@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::access::Access;
+use super::access_file;
 use super::codes;
 use super::decode::{Decoder, Fields, nearest};
 use super::file::{self, Node, Span, Value};
@@ -49,6 +51,16 @@ pub fn decode(decoder: &mut Decoder, text: &str) -> Option<Fleet> {
     });
     let checks = fields.get(decoder, "checks", decode_checks).unwrap_or_default();
     let notify = fields.get(decoder, "notify", notify::decode).unwrap_or_default();
+    let access = decode_access(decoder, &mut fields, &names, services.as_ref());
+    let api_span = fields.key_span("api");
+    let api = fields.get(decoder, "api", access_file::decode_api);
+    if let (Some(api), Some(span)) = (&api, api_span)
+        && access.people.is_empty()
+        && !api.listen.ip().is_loopback()
+    {
+        let help = "add `access: {roles, people}`: nobody else could use it";
+        decoder.error(codes::ACCESS, span, "beyond loopback the API needs people", help);
+    }
     fields.finish(decoder);
     if let Some(regions) = &regions {
         check_shares(decoder, regions);
@@ -63,7 +75,22 @@ pub fn decode(decoder: &mut Decoder, text: &str) -> Option<Fleet> {
         checks,
         xds,
         notify,
+        access,
+        api,
     })
+}
+
+fn decode_access(
+    decoder: &mut Decoder,
+    fields: &mut Fields<'_>,
+    regions: &BTreeSet<RegionName>,
+    services: Option<&BTreeMap<ServiceName, Service>>,
+) -> Access {
+    let services = services.iter().flat_map(|all| all.keys().cloned()).collect();
+    let known = access_file::Known { services: &services, regions };
+    let access =
+        fields.get(decoder, "access", |decoder, node| access_file::decode(decoder, node, &known));
+    access.unwrap_or_default()
 }
 
 /// A mapping from names to what `item` decodes; at least one and at most `most`.

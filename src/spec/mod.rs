@@ -9,9 +9,12 @@
 //! code of [`codes`] and help. [`reason`] adds what holds by the rules and still makes no sense. [`load`] is the front
 //! door.
 
+pub mod access;
 pub mod fleet;
 pub mod plan;
 
+#[cfg(feature = "files")]
+mod access_file;
 #[cfg(feature = "files")]
 pub mod analysis;
 #[cfg(feature = "files")]

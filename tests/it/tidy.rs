@@ -34,7 +34,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     // A hook runs like a command check, and asks like one.
     ("hooks", &["ports", "spec", "units", "metrics::command", "metrics::http"]),
     ("notify", &["ports", "spec", "units", "metrics::command", "metrics::http"]),
-    ("server", &["driver", "ports", "engine", "spec", "units"]),
+    // Keys of an issuer are fetched like numbers of a source.
+    ("access", &["ports", "engine", "spec", "units", "metrics::http"]),
+    ("server", &["access", "driver", "ports", "engine", "spec", "units", "metrics::http"]),
     // A world to try things in; the command line drives it.
     ("demo", &["ports", "spec", "units"]),
     ("cli", &["*"]),

@@ -207,6 +207,8 @@ impl Address {
             checks: BTreeMap::new(),
             xds: None,
             notify: BTreeMap::new(),
+            access: Default::default(),
+            api: None,
         }
     }
 
