@@ -131,6 +131,11 @@ impl Api {
         }))
     }
 
+    /// A source that guessed need not wait any longer.
+    pub fn forgive(&self, source: IpAddr) {
+        self.0.limits.right(source);
+    }
+
     fn rollouts(&self) -> Arc<dyn Rollouts> {
         Arc::clone(&self.0.rollouts.borrow())
     }

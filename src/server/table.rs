@@ -7,6 +7,7 @@ use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
+use tower_http::limit::RequestBodyLimitLayer;
 
 use super::dto::{
     AdoptRequest, BreakGlassRequest, CanAnswer, CheckAnswer, CheckRequest, CommandAnswer,
@@ -255,7 +256,8 @@ pub(super) fn router(api: Api) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new("method_not_allowed", 405, "there is no such method here")
         })
-        .layer(DefaultBodyLimit::max(START_BYTES_MAX))
+        .layer(DefaultBodyLimit::disable())
+        .layer(RequestBodyLimitLayer::new(START_BYTES_MAX))
         .layer(from_fn_with_state(api.clone(), guard::enter))
         .layer(map_response(as_problem))
         .with_state(api)

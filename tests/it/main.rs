@@ -5,6 +5,7 @@
     reason = "helpers outside of test functions fail by panicking"
 )]
 
+mod access;
 mod action;
 mod binary_xds;
 mod block;

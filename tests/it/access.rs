@@ -1,0 +1,9 @@
+//! Who may do what: the API on a real port, with rollouts under way on balancers in memory.
+
+mod abuse;
+mod approvals;
+mod github;
+mod routes;
+mod tls;
+mod transport;
+mod world;
