@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use super::action::ActionArgs;
 use super::adopt::AdoptArgs;
 use super::ask::{ApproveArgs, AskArgs, ReleaseArgs, RollbackArgs};
+use super::audit::AuditArgs;
 use super::auth::AuthArgs;
 use super::check::CheckArgs;
 use super::demo::DemoArgs;
@@ -106,6 +107,8 @@ pub(super) enum Command {
         after_help = "Example:\n  tidegate review api-gateway --reason 'was right, incident 4711'"
     )]
     Review(ServiceArgs),
+    /// Look into the audit: who did what, and on which numbers
+    Audit(AuditArgs),
     /// Look after who may do what
     Auth(AuthArgs),
     /// Back from a promotion, without stages

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::failure::{Failure, chain};
 use super::output::note;
+use crate::access::audit::{Audit, Audited, Error as AuditError};
 use crate::driver::clock::SystemClock;
 use crate::driver::effects::{RegionBalancers, split};
 use crate::driver::site::{RegionSite, Site};
@@ -29,7 +30,28 @@ pub struct Connection {
     /// Where its state is.
     pub state_dir: PathBuf,
     /// Keeps servers that adapters need (such as xDS) alive.
+    /// The record of who did what.
+    pub audit: Arc<Audit>,
     _everything: Everything,
+}
+
+/// What is kept of a state directory: the facts, and the audit beside them. One process has it open.
+pub struct Kept {
+    /// Where facts are kept; they go into the audit as well.
+    pub journal: Arc<dyn Journal>,
+    /// Who did what.
+    pub audit: Arc<Audit>,
+}
+
+impl Kept {
+    /// Opens both.
+    pub async fn open(state_dir: &Path) -> Result<Self, Failure> {
+        let store: Arc<dyn Journal> = Arc::new(Store::open(state_dir)?);
+        let failed = |error: AuditError| Failure::new(chain(&error));
+        let audit = Arc::new(Audit::open(state_dir).map_err(failed)?);
+        let journal = Arc::new(Audited::new(store, Arc::clone(&audit)).await?);
+        Ok(Self { journal, audit })
+    }
 }
 
 /// Every service of a fleet, connected.
@@ -64,29 +86,29 @@ pub async fn connect(
     named: Option<&Path>,
 ) -> Result<Connection, Failure> {
     let state_dir = state_dir(&fleet, named);
-    let store = Arc::new(Store::open(&state_dir)?);
-    let everything = connected(fleet, &store, &state_dir, Some(&service)).await?;
+    let kept = Kept::open(&state_dir).await?;
+    let everything = connected(fleet, &kept.journal, &state_dir, Some(&service)).await?;
     let missing = || Failure::new(format!("the fleet has no service `{service}`"));
     let site = everything.sites.get(&service).cloned().ok_or_else(missing)?;
-    Ok(Connection { site, state_dir, _everything: everything })
+    Ok(Connection { site, state_dir, audit: kept.audit, _everything: everything })
 }
 
 /// Connects every service of a fleet.
 pub async fn connect_all(
     fleet: Fleet,
-    store: &Arc<Store>,
+    journal: &Arc<dyn Journal>,
     state_dir: &Path,
 ) -> Result<Everything, Failure> {
-    connected(fleet, store, state_dir, None).await
+    connected(fleet, journal, state_dir, None).await
 }
 
 async fn connected(
     fleet: Fleet,
-    store: &Arc<Store>,
+    journal: &Arc<dyn Journal>,
     state_dir: &Path,
     only: Option<&ServiceName>,
 ) -> Result<Everything, Failure> {
-    let known = known(&fleet, &recorded_services(store).await?);
+    let known = known(&fleet, &recorded_services(journal.as_ref()).await?);
     let outbox = outbox(&fleet, state_dir);
     let connected = load_balancer::connect(&fleet, only, &known)
         .await
@@ -95,7 +117,7 @@ async fn connected(
     let wanted = |name: &&ServiceName| only.is_none_or(|only| only == *name);
     let mut sites = BTreeMap::new();
     for name in fleet.services.keys().filter(wanted) {
-        let site = site(&fleet, name, &connected, Arc::clone(store), Arc::clone(&outbox))?;
+        let site = site(&fleet, name, &connected, Arc::clone(journal), Arc::clone(&outbox))?;
         sites.insert(name.clone(), Arc::new(site));
     }
     Ok(Everything { sites, connected })
@@ -116,7 +138,7 @@ fn site(
     fleet: &Arc<Fleet>,
     service: &ServiceName,
     connected: &Connected,
-    store: Arc<Store>,
+    journal: Arc<dyn Journal>,
     notifier: Arc<dyn Notifier>,
 ) -> Result<Site, Failure> {
     let described = fleet.services.get(service);
@@ -131,7 +153,7 @@ fn site(
         fleet: Arc::clone(fleet),
         service: service.clone(),
         regions,
-        journal: store,
+        journal,
         clock: Arc::new(SystemClock::new()),
         notifier,
     })
@@ -163,7 +185,9 @@ fn region(
 }
 
 /// Every service and its open rollout, as recorded.
-async fn recorded_services(store: &Store) -> Result<Vec<(ServiceState, Option<Rollout>)>, Failure> {
+async fn recorded_services(
+    store: &dyn Journal,
+) -> Result<Vec<(ServiceState, Option<Rollout>)>, Failure> {
     let mut services = Vec::new();
     for state in store.services().await? {
         let open = match &state.open {

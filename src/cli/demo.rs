@@ -11,6 +11,7 @@ use super::failure::{Failure, chain};
 use super::output::{self, Format, note};
 use super::session::{Manner, drive_to_end};
 use super::summary::Summary;
+use crate::access::audit::Silent;
 use crate::demo::{self, Behaviour, World, WorldConfig};
 use crate::driver::clock::SystemClock;
 use crate::driver::effects::RegionBalancers;
@@ -133,7 +134,8 @@ async fn walk(site: &Arc<Site>, plan: Plan, state: &Path, format: Format) -> Res
     service::adopt(site, version(demo::STABLE_VERSION)?, false, by.clone()).await?;
     let id = service::start(site, plan, version(demo::CANARY_VERSION)?, by).await?;
     let manner = Manner { format, attended: false };
-    let (exit, state) = drive_to_end(Arc::clone(site), state, &id, manner).await?;
+    let (exit, state) =
+        drive_to_end(Arc::clone(site), state, &id, manner, Arc::new(Silent)).await?;
     let next = match exit {
         Exit::RolledBack => Some("tidegate demo --version good".to_owned()),
         _ => Some("tidegate demo --version errors".to_owned()),

@@ -4,6 +4,7 @@ mod action;
 mod adopt;
 mod args;
 mod ask;
+mod audit;
 mod auth;
 mod check;
 mod connect;
@@ -96,6 +97,7 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Command::Thaw(it) => emergency::run("thaw", it, format).await,
         Command::Review(it) => emergency::run("review", it, format).await,
         Command::BreakGlass(it) => emergency::break_glass(it, format).await,
+        Command::Audit(it) => audit::run(it, format),
         Command::Auth(it) => auth::run(it, format).await,
         Command::Pause(ask) => ask::run(Verb::Pause, ask, format).await,
         Command::Resume(ask) => ask::run(Verb::Resume, ask, format).await,

@@ -2,7 +2,6 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
@@ -12,7 +11,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::files::{self, FleetArgs, PipelineArgs};
 use super::output::{self, Format, note};
-use super::session::{Manner, drive_to_end, interrupted};
+use super::session::{Manner, drive, interrupted};
 use super::summary::Summary;
 use crate::driver::{self, service};
 use crate::engine::event::Actor;
@@ -64,8 +63,7 @@ pub(super) async fn run(args: RunArgs, format: Format) -> Result<Exit, Failure> 
     };
     let attended = args.stay || std::io::stdin().is_terminal();
     let manner = Manner { format, attended };
-    let (exit, state) =
-        drive_to_end(Arc::clone(&connection.site), &connection.state_dir, &id, manner).await?;
+    let (exit, state) = drive(&connection, &id, manner).await?;
     connection.site.notifier.drain(std::time::Duration::from_secs(5)).await;
     let summary = Summary::of(&state, next(exit, &id));
     match format {

@@ -11,19 +11,18 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use super::connect::{Everything, connect_all, state_dir};
+use super::connect::{Everything, Kept, connect_all, state_dir};
 use super::exit::Exit;
 use super::failure::{Failure, chain};
 use super::files::{self, FleetArgs};
 use super::output::note;
 use super::session::interrupted;
-use crate::access::audit::Silent;
+use crate::access::audit::Auditor;
 use crate::driver::clock::SystemClock;
 use crate::driver::controller::{Controller, Rollouts};
 use crate::server::{self, Api, BEAT, Health};
 use crate::spec::fleet::Fleet;
 use crate::spec::load_fleet;
-use crate::store::Store;
 
 /// Drive every rollout of the fleet. SIGHUP reads the fleet file again; SIGTERM ends it, and the weights stay.
 #[derive(Debug, Args)]
@@ -58,13 +57,13 @@ pub(super) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
         .map_err(|error| Failure::new(format!("no signals: {error}")))?;
     let fleet = files::fleet(&args.fleet)?;
     let folder = state_dir(&fleet, args.state.as_deref());
-    let store = Arc::new(Store::open(&folder)?);
+    let kept = Kept::open(&folder).await?;
     let health = Arc::new(Health::new(folder.clone()));
     let _heart = Heart::start(Arc::clone(&health));
-    let mut running = begin(fleet, &store, &folder).await?;
+    let mut running = begin(fleet, &kept, &folder).await?;
     let first: Arc<dyn Rollouts> = Arc::clone(&running.controller) as Arc<dyn Rollouts>;
     let (now, current) = watch::channel(first);
-    let (api_at, api) = (running.fleet.api.clone(), api(&folder, &running, current.clone()));
+    let (api_at, api) = (running.fleet.api.clone(), api(&folder, &running, &kept, current.clone()));
     let served = server::serve(&folder, &api).map_err(|error| Failure::new(chain(&error)))?;
     let network = match &api_at {
         Some(at) => Some(
@@ -97,7 +96,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
             number = &mut ended => break number,
             _ = hangup.recv() => {
                 tell(sd_notify::NotifyState::Reloading);
-                running = again(running, &args.fleet.fleet, &store, &folder, &health).await?;
+                running = again(running, &args.fleet.fleet, &kept, &folder, &health).await?;
                 now.send_replace(Arc::clone(&running.controller) as Arc<dyn Rollouts>);
                 tell(sd_notify::NotifyState::Ready);
             }
@@ -109,25 +108,26 @@ pub(super) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
     if let Some(site) = running.everything.sites.values().next() {
         site.notifier.drain(DRAIN_MAX).await;
     }
+    kept.audit.sign();
     Ok(Exit::Signal(number))
 }
 
-async fn begin(fleet: Fleet, store: &Arc<Store>, folder: &Path) -> Result<Running, Failure> {
-    let everything = connect_all(fleet.clone(), store, folder).await?;
-    let journal = Arc::clone(store) as Arc<dyn crate::ports::Journal>;
+async fn begin(fleet: Fleet, kept: &Kept, folder: &Path) -> Result<Running, Failure> {
+    let everything = connect_all(fleet.clone(), &kept.journal, folder).await?;
+    let journal = Arc::clone(&kept.journal);
     let sites = everything.sites.clone();
     let controller = Arc::new(Controller::new(Arc::new(fleet.clone()), sites, journal));
     Ok(Running { fleet, controller, everything })
 }
 
 /// The API. Where it listens, its names and its issuer are those of the start; people and roles are read again.
-fn api(folder: &Path, running: &Running, rollouts: server::Current) -> Api {
+fn api(folder: &Path, running: &Running, kept: &Kept, rollouts: server::Current) -> Api {
     let sites = running.everything.sites.values();
     let notifier = sites.map(|site| Arc::clone(&site.notifier)).next();
     Api::new(server::Parts {
         state: folder.to_owned(),
         rollouts,
-        audit: Arc::new(Silent),
+        audit: Arc::clone(&kept.audit) as Arc<dyn Auditor>,
         notifier: notifier.unwrap_or_else(|| Arc::new(crate::notify::Log)),
         clock: Arc::new(SystemClock::new()),
     })
@@ -146,7 +146,7 @@ async fn take_up(controller: &Controller, health: &Health) {
 async fn again(
     before: Running,
     path: &Path,
-    store: &Arc<Store>,
+    kept: &Kept,
     folder: &Path,
     health: &Health,
 ) -> Result<Running, Failure> {
@@ -160,7 +160,7 @@ async fn again(
     health.resumed(false);
     before.controller.stop();
     before.everything.close().await;
-    let running = match begin(fleet, store, folder).await {
+    let running = match begin(fleet, kept, folder).await {
         Ok(running) => {
             info!("the fleet was read again");
             note("the fleet was read again");
@@ -169,7 +169,7 @@ async fn again(
         Err(failure) => {
             warn!("the fleet cannot be connected, the old one stays: {}", failure.what);
             note(&format!("the fleet cannot be connected, the old one stays: {}", failure.what));
-            begin(before.fleet, store, folder).await?
+            begin(before.fleet, kept, folder).await?
         }
     };
     take_up(&running.controller, health).await;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::connect::Connection;
 use super::exit::Exit;
 use super::failure::{Failure, chain};
 use super::follow::{Stop, follow};
 use super::output::Format;
-use crate::access::audit::Silent;
+use crate::access::audit::Auditor;
 use crate::driver;
 use crate::driver::controller::{Rollouts, Single};
 use crate::driver::site::Site;
@@ -28,18 +29,31 @@ pub struct Manner {
     pub attended: bool,
 }
 
+/// Drives a rollout of a connected service, and signs what that left in the audit.
+pub async fn drive(
+    connection: &Connection,
+    id: &RolloutId,
+    manner: Manner,
+) -> Result<(Exit, Rollout), Failure> {
+    let audit = Arc::clone(&connection.audit) as Arc<dyn Auditor>;
+    let site = Arc::clone(&connection.site);
+    let ended = drive_to_end(site, &connection.state_dir, id, manner, audit).await;
+    connection.audit.sign();
+    ended
+}
+
 /// Drives one rollout until it ends, or has to wait for a person who is not there, or is interrupted.
 pub async fn drive_to_end(
     site: Arc<Site>,
     state_dir: &Path,
     id: &RolloutId,
     manner: Manner,
+    audit: Arc<dyn Auditor>,
 ) -> Result<(Exit, Rollout), Failure> {
     let (driver, handle) = Driver::resume(Arc::clone(&site), id).await?;
     let (notifier, clock) = (Arc::clone(&site.notifier), Arc::clone(&site.clock));
     let single: Arc<dyn Rollouts> = Arc::new(Single { handle: handle.clone(), site });
     let (_current, rollouts) = watch::channel(single);
-    let audit = Arc::new(Silent);
     let state = state_dir.to_owned();
     let api = Api::new(server::Parts { state, rollouts, audit, notifier, clock });
     let served = server::serve(state_dir, &api).map_err(|error| Failure::new(chain(&error)))?;

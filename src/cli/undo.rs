@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::files;
 use super::output::{self, Format};
 use super::remote::ApiArgs;
-use super::session::{Manner, drive_to_end};
+use super::session::{Manner, drive};
 use super::start;
 use super::summary::Summary;
 use crate::driver::service;
@@ -43,7 +43,7 @@ pub(super) async fn run(args: UndoArgs, format: Format) -> Result<Exit, Failure>
     let by = Actor { name: user(), note: None };
     let id = service::start(&site, plan, version, by).await?;
     let manner = Manner { format, attended: false };
-    let (exit, state) = drive_to_end(site, &connection.state_dir, &id, manner).await?;
+    let (exit, state) = drive(&connection, &id, manner).await?;
     match format {
         Format::Table => output::line(Summary::of(&state, None).table().trim_end()),
         _ => output::json_line(&Summary::of(&state, None)),

@@ -2,6 +2,7 @@
 
 mod abuse;
 mod approvals;
+mod audit;
 mod github;
 mod routes;
 mod tls;

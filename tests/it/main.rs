@@ -16,6 +16,7 @@ mod corpus;
 mod daemon;
 mod e2e;
 mod envoy;
+mod examples;
 #[cfg(feature = "fault-injection")]
 mod faults;
 mod golden;

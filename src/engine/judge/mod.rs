@@ -21,6 +21,7 @@ mod outcome;
 mod pool;
 mod proportion;
 mod reading;
+pub mod recheck;
 mod record;
 mod traffic;
 mod watch;

@@ -1,0 +1,75 @@
+//! The examples, walked as their pages say.
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::parts::port::free_address;
+
+/// A script and all that it started; ended with this value.
+struct Walk(Child);
+
+impl Drop for Walk {
+    fn drop(&mut self) {
+        let group = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw);
+        if let Some(group) = group {
+            // It may be gone already.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::TERM);
+            std::thread::sleep(Duration::from_millis(300));
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_daemon_of_the_example_takes_two_people_to_go_back_and_walks_to_its_end() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let parts = std::env::var("TIDEGATE_PARTS")
+        .map_or_else(|_| root.join("target/parts"), std::path::PathBuf::from);
+    let path = format!("{}:{}", parts.join("bin").display(), std::env::var("PATH").unwrap());
+    let ports: Vec<_> = (0..12).map(|_| free_address().port().to_string()).collect();
+    let (out, errors) =
+        (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+    let script = Command::new(root.join("examples/daemon/walk"))
+        .env("PATH", path)
+        .env("TIDEGATE", env!("CARGO_BIN_EXE_tidegate"))
+        .env("EXAMPLE_PORTS", ports.join(" "))
+        .env("USER", "owner")
+        .env_remove("TIDEGATE_STATE")
+        .env_remove("TIDEGATE_FLEET")
+        .stdin(Stdio::null())
+        .stdout(out.reopen().unwrap())
+        .stderr(errors.reopen().unwrap())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let mut walk = Walk(script);
+    let deadline = Instant::now() + Duration::from_secs(240);
+    let code = loop {
+        if let Some(status) = walk.0.try_wait().unwrap() {
+            break status.code();
+        }
+        assert!(Instant::now() < deadline, "{}", said(out.path(), errors.path()));
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let said = said(out.path(), errors.path());
+    assert_eq!(code, Some(0), "{said}");
+    for line in [
+        "1 of 2 people agree",
+        "may not `rollback` api-gateway",
+        "ben has said yes already; somebody else has to",
+        "api-gateway-2",
+        "verdicts computed again",
+        "== done",
+    ] {
+        let line = line.replace("ben has", "ana has");
+        assert!(said.contains(&line), "{line}: {said}");
+    }
+}
+
+fn said(out: &Path, errors: &Path) -> String {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    format!("{}\n{}", read(out), read(errors))
+}
