@@ -16,6 +16,7 @@ lint: ## format, clippy, documentation
 bench: ## what judging and keeping costs, beside a rank test and the machine's own disk
 	cargo bench --locked --no-default-features --bench stats
 	cargo bench --locked --bench store
+	cargo bench --locked --bench daemon
 
 simulate: ## seeded rollouts with faults over the engine
 	cargo run --release --locked -- simulate --seeds 0..20000

@@ -33,7 +33,7 @@ pub(super) struct ActionArgs {
 /// The action's inputs. What is empty was not given.
 #[derive(Debug, clap::Args)]
 struct Inputs {
-    /// check, plan, run, start, watch, promote, pause, resume or rollback
+    /// check, plan, run, start, watch, promote, approve, pause, resume or rollback
     #[arg(long, env = "TIDEGATE_ACTION_COMMAND", default_value = "run")]
     command: String,
     /// The pipeline
@@ -51,6 +51,12 @@ struct Inputs {
     /// Folder of the analyses
     #[arg(long, env = "TIDEGATE_ACTION_ANALYSIS", default_value = "")]
     analysis: String,
+    /// A daemon elsewhere
+    #[arg(long, env = "TIDEGATE_ACTION_SERVER", default_value = "")]
+    server: String,
+    /// Digest of the plan that was looked at
+    #[arg(long, env = "TIDEGATE_ACTION_PLAN_DIGEST", default_value = "")]
+    plan_digest: String,
     /// State directory
     #[arg(long, env = "TIDEGATE_ACTION_STATE_DIR", default_value = "")]
     state_dir: String,
@@ -124,6 +130,9 @@ impl Inputs {
         if let Some(folder) = given(&self.state_dir) {
             return Ok(PathBuf::from(folder));
         }
+        if given(&self.server).is_some() {
+            return Ok(PathBuf::new());
+        }
         let fleet = files::fleet(&FleetArgs { fleet: self.fleet.clone() })?;
         Ok(state_dir(&fleet, None))
     }
@@ -139,37 +148,50 @@ impl Inputs {
         let fleet = self.fleet.display().to_string();
         let state = folder.display().to_string();
         let (service, version) = (given(&self.service), given(&self.version));
+        let server = given(&self.server);
+        let state = Some(state.as_str()).filter(|_| server.is_none());
+        if !matches!(self.command.as_str(), "plan" | "run") {
+            option("--server", server);
+        }
         match self.command.as_str() {
             "plan" => option("--service", service),
             "run" if self.is_open(folder)? => {
                 option("--resume", service);
-                option("--state", Some(&state));
+                option("--state", state);
             }
             "run" | "start" => {
                 option("--service", service);
                 option("--version", version);
                 option("--analysis", given(&self.analysis));
-                option("--state", Some(&state));
+                option("--state", state);
+                if self.command == "start" {
+                    option("--plan-digest", given(&self.plan_digest));
+                }
             }
             "watch" => {
                 option("--service", service);
-                option("--state", Some(&state));
+                option("--state", state);
             }
-            "promote" | "pause" | "resume" | "rollback" => {
+            "promote" | "approve" | "pause" | "resume" | "rollback" => {
                 option("--reason", given(&self.reason));
-                option("--state", Some(&state));
+                option("--state", state);
+                if self.command == "approve" {
+                    option("--plan-digest", given(&self.plan_digest));
+                }
             }
             other => {
                 return Err(Failure::new(format!("`{other}` is no command of the action"))
                     .exit(Exit::Usage)
-                    .help("check, plan, run, start, watch, promote, pause, resume, rollback"));
+                    .help(
+                        "check, plan, run, start, watch, promote, approve, pause, resume, rollback",
+                    ));
             }
         }
         option("--fleet", Some(&fleet));
         match self.command.as_str() {
             "run" if line.iter().any(|it| it == "--resume") => {}
             "plan" | "run" | "start" => line.insert(2, self.pipeline.clone()),
-            "promote" | "pause" | "resume" | "rollback" if service.is_some() => {
+            "promote" | "approve" | "pause" | "resume" | "rollback" if service.is_some() => {
                 line.insert(2, self.service.clone());
             }
             _ => {}
@@ -191,6 +213,11 @@ impl Inputs {
     /// How the service's newest rollout stands, if that can be known.
     async fn state(&self, folder: &std::path::Path) -> Option<Rollout> {
         let service = self.named_service().ok().flatten();
+        if let Some(server) = given(&self.server) {
+            let named = service.as_ref().map(ServiceName::as_str);
+            let listed = Remote::elsewhere(server).ok()?.one(named).await.ok()?;
+            return Some(listed.view.rollout);
+        }
         if folder.join(SOCKET).exists() {
             let named = service.as_ref().map(ServiceName::as_str);
             let listed = Remote::new(folder).ok()?.one(named).await.ok()?;

@@ -7,6 +7,7 @@ use clap::Args;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
 
 use super::connect::state_dir;
 use super::exit::Exit;
@@ -25,6 +26,8 @@ use crate::units::{RolloutId, Seq, ServiceName};
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// The same where load balancers have to be read first.
 const ADOPT_MAX: Duration = Duration::from_secs(40);
+/// The same of who gives tokens to jobs.
+const TOKEN_MAX: crate::units::Millis = crate::units::Millis::from_secs(10);
 /// Longest file with a token or a certificate.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -97,7 +100,44 @@ pub struct Remote {
     client: reqwest::Client,
     base: String,
     name: String,
-    token: Option<HeaderValue>,
+    token: Mutex<Option<HeaderValue>>,
+    job: Option<Job>,
+}
+
+/// A job of GitHub Actions that may ask for tokens of its own; each counts for some minutes only.
+struct Job {
+    url: String,
+    bearer: HeaderValue,
+}
+
+impl Job {
+    /// The one that this process runs in, if it does.
+    fn of_this_process() -> Option<Self> {
+        let url = std::env::var("ACTIONS_ID_TOKEN_REQUEST_URL").ok()?;
+        let bearer = std::env::var("ACTIONS_ID_TOKEN_REQUEST_TOKEN").ok()?;
+        let audience = std::env::var("TIDEGATE_AUDIENCE").unwrap_or_default();
+        let audience = if audience.is_empty() { "tidegate" } else { &audience };
+        let join = if url.contains('?') { '&' } else { '?' };
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {bearer}")).ok()?;
+        bearer.set_sensitive(true);
+        Some(Self { url: format!("{url}{join}audience={audience}"), bearer })
+    }
+
+    async fn token(&self) -> Result<HeaderValue, Failure> {
+        #[derive(serde::Deserialize)]
+        struct Given {
+            value: String,
+        }
+        let failed = |what: &str| {
+            Failure::new(format!("no token from GitHub Actions: {what}")).exit(Exit::NotConnected)
+        };
+        let client = crate::metrics::http::client(&self.url, TOKEN_MAX, None)
+            .map_err(|error| failed(&error.to_string()))?;
+        let request = client.get(&self.url).header(AUTHORIZATION, self.bearer.clone());
+        let answer = request.send().await.map_err(|_| failed("no answer"))?;
+        let given: Given = answer.json().await.map_err(|_| failed("not an answer of its"))?;
+        bearer(&given.value)
+    }
 }
 
 impl Remote {
@@ -115,7 +155,21 @@ impl Remote {
             .build()
             .map_err(|error| Failure::new(error.to_string()))?;
         let name = socket.display().to_string();
-        Ok(Self { client, base: "http://localhost".to_owned(), name, token: None })
+        let (base, token) = ("http://localhost".to_owned(), Mutex::new(None));
+        Ok(Self { client, base, name, token, job: None })
+    }
+
+    /// A daemon elsewhere, with the token that the environment holds.
+    pub fn elsewhere(url: &str) -> Result<Self, Failure> {
+        let path =
+            |name: &str| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
+        let args = ServerArgs {
+            server: Some(url.to_owned()),
+            token_file: path("TIDEGATE_TOKEN_FILE"),
+            ca: path("TIDEGATE_CA"),
+            client_certificate: path("TIDEGATE_CLIENT_CERTIFICATE"),
+        };
+        Self::over_network(url, &args)
     }
 
     fn over_network(url: &str, args: &ServerArgs) -> Result<Self, Failure> {
@@ -156,7 +210,9 @@ impl Remote {
         }
         let client = builder.build().map_err(|error| Failure::new(error.to_string()))?;
         let base = url.trim_end_matches('/').to_owned();
-        Ok(Self { client, name: base.clone(), base, token: token(args)? })
+        let token = token(args)?;
+        let job = if token.is_none() { Job::of_this_process() } else { None };
+        Ok(Self { client, name: base.clone(), base, token: Mutex::new(token), job })
     }
 
     fn get(&self, path: &str) -> reqwest::RequestBuilder {
@@ -285,10 +341,33 @@ impl Remote {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, Failure> {
-        let request = match &self.token {
-            Some(token) => request.header(AUTHORIZATION, token.clone()),
+        let again = request.try_clone();
+        let answer = self.send_once(request, false).await?;
+        match again {
+            // A job's token counts for some minutes; a rollout takes longer.
+            Some(again) if answer.status() == 401 && self.job.is_some() => {
+                self.send_once(again, true).await
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    async fn send_once(
+        &self,
+        request: reqwest::RequestBuilder,
+        fresh: bool,
+    ) -> Result<reqwest::Response, Failure> {
+        let mut token = self.token.lock().await;
+        if let Some(job) = &self.job
+            && (fresh || token.is_none())
+        {
+            *token = Some(job.token().await?);
+        }
+        let request = match token.clone() {
+            Some(token) => request.header(AUTHORIZATION, token),
             None => request,
         };
+        drop(token);
         request.send().await.map_err(|error| self.gone(&error))
     }
 
@@ -342,11 +421,15 @@ fn token(args: &ServerArgs) -> Result<Option<HeaderValue>, Failure> {
     let Some(text) = text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
+    bearer(&text).map(Some)
+}
+
+fn bearer(text: &str) -> Result<HeaderValue, Failure> {
     let mut value = HeaderValue::from_str(&format!("Bearer {text}")).map_err(|_| {
         Failure::new("the token holds characters that no header may have").exit(Exit::Usage)
     })?;
     value.set_sensitive(true);
-    Ok(Some(value))
+    Ok(value)
 }
 
 /// What a command prints besides its answer.

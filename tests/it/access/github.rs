@@ -16,7 +16,7 @@ use super::world::{FLEET, World};
 /// An issuer on loopback.
 struct Issuer {
     url: String,
-    key: RsaKeyPair,
+    key: Arc<RsaKeyPair>,
     fetched: Arc<AtomicU32>,
 }
 
@@ -24,7 +24,7 @@ impl Issuer {
     async fn start() -> Self {
         let key =
             std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/access/issuer.pk8"));
-        let key = RsaKeyPair::from_pkcs8(&key.unwrap()).unwrap();
+        let key = Arc::new(RsaKeyPair::from_pkcs8(&key.unwrap()).unwrap());
         let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let public = PublicKeyComponents::<Vec<u8>>::from(key.public());
         let (n, e) = (part(&public.n), part(&public.e));
@@ -37,19 +37,27 @@ impl Issuer {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let fetched = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&fetched);
+        let own = Self { url, key, fetched };
+        let tokens = Self { url: own.url.clone(), key: Arc::clone(&own.key), fetched: counted };
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                counted.fetch_add(1, Ordering::Relaxed);
                 let mut read = [0; 4096];
-                let _ = stream.read(&mut read).await;
+                let length = stream.read(&mut read).await.unwrap_or(0);
+                let request = String::from_utf8_lossy(&read[..length]).into_owned();
+                let body = if request.starts_with("GET /token?job=1&audience=tidegate ") {
+                    json!({"value": tokens.token(|_| {})}).to_string()
+                } else {
+                    tokens.fetched.fetch_add(1, Ordering::Relaxed);
+                    keys.clone()
+                };
                 let head = format!(
                     "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-                    keys.len()
+                    body.len()
                 );
-                let _ = stream.write_all((head + &keys).as_bytes()).await;
+                let _ = stream.write_all((head + &body).as_bytes()).await;
             }
         });
-        Self { url, key, fetched }
+        own
     }
 
     fn fleet(&self) -> String {
@@ -166,4 +174,43 @@ async fn row_10_another_repository_workflow_or_environment_may_not_come_in() {
     let renamed = issuer.token(|claims| claims["repository"] = json!("org/renamed"));
     let answer = world.send(world.reading("/v1/fleet").bearer_auth(renamed)).await;
     assert_eq!(answer.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_comes_with_its_own_token_begins_a_version_and_hands_over_at_the_approvals() {
+    let issuer = Issuer::start().await;
+    let world = World::with(&issuer.fleet()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let files = super::world::start("web");
+    for file in [&files["pipeline"], &files["analyses"][0]] {
+        let path = folder.path().join(file["name"].as_str().unwrap());
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, file["text"].as_str().unwrap()).unwrap();
+    }
+    let (outputs, summary) = (folder.path().join("outputs"), folder.path().join("summary"));
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command
+        .arg("action")
+        .current_dir(folder.path())
+        .env("TIDEGATE_ACTION_COMMAND", "start")
+        .env("TIDEGATE_ACTION_PIPELINE", "pipelines/p.yaml")
+        .env("TIDEGATE_ACTION_SERVICE", "web")
+        .env("TIDEGATE_ACTION_VERSION", "v2")
+        .env("TIDEGATE_ACTION_SERVER", world.url("").trim_end_matches('/'))
+        .env("TIDEGATE_TOKEN", "")
+        .env("ACTIONS_ID_TOKEN_REQUEST_URL", format!("{}/token?job=1", issuer.url))
+        .env("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "of-the-job")
+        .env("GITHUB_OUTPUT", &outputs)
+        .env("GITHUB_STEP_SUMMARY", &summary)
+        .stdin(std::process::Stdio::null());
+    let ended = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let errors = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(6), "{ended:?}");
+    let told = std::fs::read_to_string(outputs).unwrap();
+    assert!(told.contains("web-1") && told.contains("waiting"), "{told} {errors}");
+    let summary = std::fs::read_to_string(summary).unwrap();
+    assert!(summary.contains("| canary |") || summary.contains("canary"), "{summary}");
+    let view = world.get("ana", "/v1/rollouts/web-1").await;
+    assert_eq!(view.body["rollout"]["started_by"], "bot", "{view:?}");
+    assert!(!format!("{told}{summary}{errors}").contains("of-the-job"));
 }
