@@ -39,8 +39,21 @@ pub(super) struct Args {
     /// Log to standard error: off, info, tidegate=debug, ...
     #[arg(long, global = true, env = "TIDEGATE_LOG", value_name = "FILTER")]
     pub(super) log: Option<String>,
+    /// Form of the log
+    #[arg(long, global = true, env = "TIDEGATE_LOG_FORMAT", value_enum, default_value_t)]
+    pub(super) log_format: LogFormat,
     #[command(subcommand)]
     pub(super) command: Command,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+pub(super) enum LogFormat {
+    /// A line each, for people
+    #[default]
+    Text,
+    /// A JSON object on a line each
+    Json,
 }
 
 #[derive(Debug, Subcommand)]

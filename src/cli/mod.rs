@@ -38,7 +38,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Args, Command};
+use args::{Args, Command, LogFormat};
 use exit::Exit;
 use failure::Failure;
 
@@ -55,7 +55,7 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
         }
     };
-    log_to_stderr(args.log.as_deref());
+    log_to_stderr(args.log.as_deref(), args.log_format);
     let _armed = crate::faults::arm();
     // Another provider may only be there already if this ran before.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -122,7 +122,11 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
     }
 }
 
-fn log_to_stderr(filter: Option<&str>) {
+fn log_to_stderr(filter: Option<&str>, format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::new(filter.unwrap_or("off"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
 }

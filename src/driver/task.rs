@@ -16,7 +16,7 @@ use super::effects::{self, Effect};
 use super::measure::{Measured, Measuring};
 use super::recorder::{Recorded, Recorder};
 use super::site::Site;
-use super::view::View;
+use super::view::{Calls, View};
 use super::{Error, STATISTICS};
 use crate::engine::decide::{Answer, decide};
 use crate::engine::event::{Actor, Event};
@@ -69,6 +69,7 @@ pub(super) struct Task {
     measuring: Measuring,
     judgement: Option<crate::engine::verdict::Judgement>,
     busy: BTreeMap<RegionName, Option<Generation>>,
+    calls: BTreeMap<RegionName, Calls>,
     retries: BTreeMap<RegionName, Retry>,
     read_at: BTreeMap<RegionName, Timestamp>,
     hooks_busy: BTreeSet<HookCall>,
@@ -82,7 +83,7 @@ pub(super) struct Task {
 
 /// Something that ran beside the loop has ended.
 enum Finished {
-    Effect { region: RegionName, input: Input },
+    Effect { region: RegionName, input: Input, took: Millis },
     Hook(HookCall, Standing),
     Look(Box<Measured>),
 }
@@ -117,6 +118,7 @@ impl Task {
             measuring,
             judgement: None,
             busy: BTreeMap::new(),
+            calls: BTreeMap::new(),
             retries: BTreeMap::new(),
             read_at: BTreeMap::new(),
             hooks_busy: BTreeSet::new(),
@@ -229,6 +231,7 @@ impl Task {
     fn publish(&self) {
         let now = self.site.clock.now();
         let mut view = View::of(&self.state, now, self.recorder.seq(), self.judgement.clone());
+        view.calls.clone_from(&self.calls);
         if let Some(what) = self.recorder.trouble() {
             view.why.insert(0, Reason::NotRecorded { what: what.to_owned() });
         }
@@ -277,6 +280,7 @@ impl Task {
         };
         let (balancers, slots) = (site.balancers.clone(), slots.clone());
         let (generation, finish) = (self.state.generation, self.finish.clone());
+        let clock = Arc::clone(&self.site.clock);
         self.busy.insert(region.clone(), Some(generation));
         self.read_at.insert(region.clone(), now);
         tokio::spawn(async move {
@@ -284,7 +288,8 @@ impl Task {
             let input = effects::perform(&balancers, &slots, effect, generation).await;
             effect.fault("after-call");
             // The loop may be gone; then nobody waits for this.
-            let _ = finish.send(Finished::Effect { region, input });
+            let took = clock.now().since(now);
+            let _ = finish.send(Finished::Effect { region, input, took });
         });
     }
 
@@ -316,7 +321,9 @@ impl Task {
 
     async fn take(&mut self, done: Finished) -> Result<(), Error> {
         match done {
-            Finished::Effect { region, input } => {
+            Finished::Effect { region, input, took } => {
+                let calls = self.calls.entry(region.clone()).or_default();
+                (calls.ended, calls.took) = (calls.ended + 1, calls.took.plus(took));
                 let asked_at = match &input {
                     Input::Read(reading) => Some(reading.asked_at),
                     Input::EffectUnknown { generation, .. } => Some(*generation),

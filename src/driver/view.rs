@@ -1,5 +1,7 @@
 //! What is going on, for everyone who looks: terminal, socket, log. The same values for all.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::engine::event::Event;
@@ -8,7 +10,7 @@ use crate::engine::reason::Reason;
 use crate::engine::rollout::Rollout;
 use crate::engine::verdict::Judgement;
 use crate::engine::why::{criteria_text, why};
-use crate::units::{Seq, Timestamp};
+use crate::units::{Millis, RegionName, Seq, Timestamp};
 
 /// A rollout as it stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +27,18 @@ pub struct View {
     pub judgement: Option<Judgement>,
     /// Share of all users that the canary reaches by the confirmed weights, 0 to 1.
     pub exposure: f64,
+    /// Calls of load balancers by region, since it is driven here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub calls: BTreeMap<RegionName, Calls>,
+}
+
+/// Calls of a region's load balancers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calls {
+    /// How many ended.
+    pub ended: u64,
+    /// How long they took together.
+    pub took: Millis,
 }
 
 impl View {
@@ -46,6 +60,7 @@ impl View {
             why: why(&newest, at),
             judgement,
             exposure: state.plan.exposure(&weights),
+            calls: BTreeMap::new(),
             rollout: state.clone(),
         }
     }

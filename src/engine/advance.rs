@@ -20,6 +20,7 @@ pub(super) const LOG_HARM_HOLD: f64 = 2.995_732_273_553_991;
 pub(super) fn follow_up(turn: &mut Turn) {
     match turn.state.phase {
         Phase::Preparing if !hooks::all_done(&turn.state) => hooks::start_due(turn),
+        Phase::Preparing if why::closed(&turn.state, turn.now).is_some() => {}
         Phase::Preparing if why::idle_everywhere(&turn.state) && turn.state.paused.is_none() => {
             turn.record(Event::Prepared);
             enter(turn, (0, 0), None);
@@ -54,6 +55,13 @@ pub(super) fn on_evidence(turn: &mut Turn, judgement: &Judgement) {
         return mark_undecided(turn, judgement);
     }
     if turn.state.clocks.bake < turn.state.step().bake {
+        return;
+    }
+    if why::closed(&turn.state, turn.now).is_some() {
+        // What is proven waits for its window only.
+        if judgement.stage != Outcome::Pass {
+            mark_undecided(turn, judgement);
+        }
         return;
     }
     if !turn.state.at_last_step() {
@@ -197,6 +205,9 @@ pub(super) fn by_hand(turn: &mut Turn, by: &Actor) -> Answer {
         return Answer::Refused(
             "authority is observe: nothing is written to a load balancer".to_owned(),
         );
+    }
+    if let Some(reason) = why::closed(state, turn.now) {
+        return Answer::Refused(reason.to_string());
     }
     match state.phase {
         Phase::Gated if !state.all_confirmed() => {

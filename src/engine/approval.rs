@@ -238,6 +238,7 @@ fn open_gate(turn: &mut Turn) -> bool {
     let free = state.all_confirmed()
         && state.paused.is_none()
         && state.plan.authority != Authority::Observe
+        && why::closed(state, turn.now).is_none()
         && why::capacity(state).is_empty();
     if !free || !is_enough(counted(state, matter, rule, turn.now), rule) {
         return false;

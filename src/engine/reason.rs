@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Drift;
 use crate::spec::plan::{CriterionId, Hook};
-use crate::units::{Millis, RegionName, StageName, Weight};
+use crate::spec::windows::stamp;
+use crate::units::{Millis, RegionName, StageName, Timestamp, Weight};
 
 /// One thing that stands in the way of the next step, or what is going on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -105,6 +106,13 @@ pub enum Reason {
         given: u32,
         /// Needed.
         required: u32,
+    },
+    /// Weights may not rise at this time.
+    Closed {
+        /// What stands in the way.
+        what: String,
+        /// When that may be over.
+        until: Option<Timestamp>,
     },
     /// The bake is not over.
     Baking {
@@ -283,6 +291,10 @@ impl fmt::Display for Reason {
             }
             Self::ApprovalsNeeded { stage, given, required } => {
                 write!(out, "stage {stage} has {given} of {required} approvals; `tidegate approve`")
+            }
+            Self::Closed { what, until } => {
+                let until = until.map_or(String::new(), |at| format!("; again at {}", stamp(at)));
+                write!(out, "{what}{until}")
             }
             Self::Baking { remaining } => write!(out, "baking, {remaining} left"),
             Self::NotProven { criterion, why } => write!(out, "{criterion} is not proven: {why}"),

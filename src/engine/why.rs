@@ -3,11 +3,12 @@
 use super::advance::LOG_HARM_HOLD;
 use super::event::Drift;
 use super::reason::Reason;
-use super::rollout::{Phase, Rollout};
+use super::rollout::{Phase, RegionState, Rollout};
 use super::verdict::{HoldEvidence, Judgement, Outcome, Undecided, Verdict};
 use super::{approval, hooks, polled};
 use crate::spec::plan::{Authority, OnFail};
-use crate::units::{Timestamp, Weight};
+use crate::spec::windows::Closed;
+use crate::units::{Millis, RegionName, Timestamp, Weight};
 
 /// Every reason, the most urgent first.
 #[must_use]
@@ -31,6 +32,10 @@ pub fn why(state: &Rollout, now: Timestamp) -> Vec<Reason> {
     if matches!(state.phase, Phase::Preparing | Phase::Promoting) {
         reasons.extend(hooks::reasons(state));
     }
+    let bakes = state.phase == Phase::Baking && state.clocks.bake < state.step().bake;
+    if !bakes {
+        reasons.extend(closed(state, now));
+    }
     match state.phase {
         Phase::Preparing => reasons.extend(preparing(state)),
         Phase::Gated if state.stage().approvals.is_some() => {}
@@ -47,6 +52,46 @@ pub fn why(state: &Rollout, now: Timestamp) -> Vec<Reason> {
         reasons.push(Reason::ObserveOnly);
     }
     reasons
+}
+
+/// What windows and freezes say of the next raise: the regions that rise, for a whole stage where one begins.
+pub(super) fn closed(state: &Rollout, now: Timestamp) -> Option<Reason> {
+    let calendar = state.plan.policy.calendar();
+    let (stage, step) = match state.phase {
+        Phase::Preparing => (0, 0),
+        Phase::Gated => (state.stage, 0),
+        Phase::Baking => match state.next_step() {
+            Some(next) => next,
+            None => return closed_end(state, now),
+        },
+        _ => return None,
+    };
+    let next = state.plan.stages.get(stage)?;
+    // A gate raises nothing; it is looked at again when it opens.
+    if next.gate.is_some() && step == 0 && state.phase != Phase::Gated {
+        return None;
+    }
+    let needed = next.steps.iter().map(|step| step.bake).fold(Millis::ZERO, Millis::plus);
+    let needed = if step == 0 { needed } else { Millis::ZERO };
+    let weights = &next.steps.get(step)?.weights;
+    let rises = |(name, weight): (&RegionName, &Weight)| {
+        let now = state.regions.get(name).map(|region| region.desired);
+        (now < Some(*weight)).then(|| name.clone())
+    };
+    let regions: Vec<_> = weights.iter().filter_map(rises).collect();
+    let Closed { what, until } = calendar.check(&regions, now, needed).err()?;
+    Some(Reason::Closed { what, until })
+}
+
+/// What a promotion still raises.
+fn closed_end(state: &Rollout, now: Timestamp) -> Option<Reason> {
+    let below = |(name, region): (&RegionName, &RegionState)| {
+        (region.desired < Weight::FULL).then(|| name.clone())
+    };
+    let regions: Vec<_> = state.regions.iter().filter_map(below).collect();
+    let calendar = state.plan.policy.calendar();
+    let Closed { what, until } = calendar.check(&regions, now, Millis::ZERO).err()?;
+    Some(Reason::Closed { what, until })
 }
 
 /// Every region was read, its idle slot has no traffic, and it can take some.

@@ -1,9 +1,11 @@
 //! HTTP towards metrics sources and checks: bounded in time and bytes, no redirects, credentials read at each use.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::HeaderValue;
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, RequestBuilder, Response};
@@ -22,6 +24,9 @@ pub enum Error {
     /// The URL is not one, or carries a user or password.
     #[error("the URL is not an http or https URL without user and password")]
     Url,
+    /// The address is one that is never called.
+    #[error("this address is link-local, unspecified or multicast, and never called")]
+    Address,
     /// The file of a certificate authority cannot be used.
     #[error("the certificate authority {path} cannot be used: {what}")]
     Authority {
@@ -73,6 +78,7 @@ impl From<reqwest::Error> for Error {
 pub fn client(url: &str, timeout: Millis, authority: Option<&Path>) -> Result<Client, Error> {
     let parsed = checked_url(url)?;
     let mut builder = Client::builder()
+        .dns_resolver(Names)
         .timeout(timeout.duration())
         .connect_timeout(timeout.duration())
         .redirect(Policy::none())
@@ -95,8 +101,42 @@ pub fn client(url: &str, timeout: Millis, authority: Option<&Path>) -> Result<Cl
 /// The URL, if it is http(s), names a host and carries no credentials.
 pub fn checked_url(url: &str) -> Result<url::Url, Error> {
     let parsed = url::Url::parse(url).map_err(|_| Error::Url)?;
+    let literal = match parsed.host() {
+        Some(url::Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+        Some(url::Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+        _ => None,
+    };
+    if literal.is_some_and(is_nobodys) {
+        return Err(Error::Address);
+    }
     let plain = parsed.username().is_empty() && parsed.password().is_none() && parsed.has_host();
     if plain && matches!(parsed.scheme(), "http" | "https") { Ok(parsed) } else { Err(Error::Url) }
+}
+
+/// Addresses at which nobody's service is, only the machine's own secrets: link-local (cloud metadata), none, many.
+fn is_nobodys(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let link_local = match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    link_local || address.is_unspecified() || address.is_multicast()
+}
+
+/// Names are looked up once per connection, and what they lead to is looked at then.
+struct Names;
+
+impl Resolve for Names {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let kept: Vec<_> = found.filter(|address| !is_nobodys(address.ip())).collect();
+            if kept.is_empty() {
+                return Err(Box::from("no address that may be called"));
+            }
+            Ok(Box::new(kept.into_iter()) as Addrs)
+        })
+    }
 }
 
 fn certificates(path: &Path) -> Result<Vec<Certificate>, Error> {
@@ -187,6 +227,30 @@ mod tests {
             assert!(matches!(checked_url(bad), Err(Error::Url)), "{bad}");
         }
         assert!(checked_url("https://prom.internal/prefix").is_ok());
+    }
+
+    #[test]
+    fn row_28_addresses_of_the_machines_own_secrets_are_never_called() {
+        for bad in [
+            "http://169.254.169.254/latest/meta-data",
+            "http://2852039166/",
+            "http://0xa9fea9fe/",
+            "http://[::ffff:169.254.169.254]/",
+            "http://[fe80::1]/",
+            "http://0.0.0.0:9090/",
+            "http://[::]/",
+            "http://224.0.0.1/",
+        ] {
+            assert!(matches!(checked_url(bad), Err(Error::Address)), "{bad}");
+        }
+        for bad in ["file:///etc/passwd", "gopher://a/", "http://"] {
+            assert!(matches!(checked_url(bad), Err(Error::Url)), "{bad}");
+        }
+        assert!(checked_url("http://127.0.0.1:9090").is_ok());
+        let answers = [("169.254.169.254", true), ("10.0.0.7", false), ("fe80::2", true)];
+        for (address, nobodys) in answers {
+            assert_eq!(is_nobodys(address.parse().unwrap()), nobodys, "{address}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use crate::driver::controller::Known;
 use crate::driver::view::View;
 use crate::engine::rollout::Phase;
+use crate::engine::verdict::Outcome;
 use crate::units::RolloutId;
 
 type Number = Gauge<f64, std::sync::atomic::AtomicU64>;
@@ -37,6 +38,17 @@ struct OfCause {
     service: String,
     cause: String,
 }
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfOutcome {
+    service: String,
+    outcome: String,
+}
+
+/// Series of one scrape at most; services beyond are counted, not shown.
+const SERIES_MAX: usize = 2_000;
+/// Series of a service, and of each of its regions, about.
+const SERIES_OF: (usize, usize) = (6, 5);
 
 /// Rollbacks that were seen since the start, by service and cause.
 #[derive(Debug, Default)]
@@ -71,14 +83,32 @@ pub fn render(all: &[Known], counted: &Counted, lag_seconds: f64) -> String {
     let drift = Family::<OfRegion, Gauge>::default();
     let blind = Family::<OfService, Number>::default();
     let exposure = Family::<OfService, Number>::default();
+    let verdicts = Family::<OfOutcome, Gauge>::default();
+    let (calls, took) =
+        (Family::<OfRegion, Number>::default(), Family::<OfRegion, Number>::default());
+    let (mut series, mut hidden) = (0, 0);
     for known in all {
         counted.see(&known.view);
+        series += SERIES_OF.0 + SERIES_OF.1 * known.view.rollout.regions.len();
+        if series > SERIES_MAX {
+            hidden += 1;
+            continue;
+        }
         let rollout = &known.view.rollout;
         let service = rollout.id.service.to_string();
         let phase = phase_name(rollout.phase).to_owned();
         phases.get_or_create(&OfPhase { service: service.clone(), phase }).set(1);
         let of = OfService { service: service.clone() };
         exposure.get_or_create(&of).set(known.view.exposure);
+        for (outcome, count) in outcomes(&known.view) {
+            let (service, outcome) = (service.clone(), outcome.to_owned());
+            verdicts.get_or_create(&OfOutcome { service, outcome }).set(count);
+        }
+        for (region, ended) in &known.view.calls {
+            let of = OfRegion { service: service.clone(), region: region.to_string() };
+            calls.get_or_create(&of).set(ended.ended as f64);
+            took.get_or_create(&of).set(ended.took.as_secs_f64());
+        }
         let clocks = &rollout.clocks;
         blind.get_or_create(&of).set(clocks.source_dark.max(clocks.canary_dark).as_secs_f64());
         for (region, state) in &rollout.regions {
@@ -96,6 +126,12 @@ pub fn render(all: &[Known], counted: &Counted, lag_seconds: f64) -> String {
     registry.register("weight_drift", "1 where nobody here made the weight what it is", drift);
     registry.register("blind_seconds", "Without data of the canary, in a row", blind);
     registry.register("canary_exposure_ratio", "Share of all users at the canary", exposure);
+    registry.register("verdicts", "Newest verdicts by outcome", verdicts);
+    registry.register("load_balancer_calls", "Calls that ended, by the rollout under way", calls);
+    registry.register("load_balancer_call_seconds", "What they took together", took);
+    let beyond = Gauge::<i64>::default();
+    beyond.set(hidden);
+    registry.register("services_not_shown", "Services beyond the limit of series", beyond);
     let rollbacks = Family::<OfCause, Gauge>::default();
     for ((service, cause), count) in counted.counts() {
         let of = OfCause { service, cause };
@@ -106,6 +142,20 @@ pub fn render(all: &[Known], counted: &Counted, lag_seconds: f64) -> String {
     // Writing to a String cannot fail.
     let _ = encode(&mut text, &registry);
     text
+}
+
+fn outcomes(view: &View) -> [(&'static str, i64); 3] {
+    let verdicts = view.judgement.iter().flat_map(|judgement| &judgement.verdicts);
+    let mut counts = [("pass", 0), ("fail", 0), ("undecided", 0)];
+    for verdict in verdicts {
+        let place = match verdict.outcome {
+            Outcome::Pass => 0,
+            Outcome::Fail => 1,
+            Outcome::Undecided(_) => 2,
+        };
+        counts[place].1 += 1;
+    }
+    counts
 }
 
 fn phase_name(phase: Phase) -> &'static str {
@@ -119,5 +169,32 @@ fn phase_name(phase: Phase) -> &'static str {
         Phase::Retired => "retired",
         Phase::RollingBack => "rolling_back",
         Phase::RolledBack => "rolled_back",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::sim::sample;
+    use crate::units::{Seq, Timestamp};
+
+    #[test]
+    fn row_42_what_users_name_is_no_label_and_series_have_a_limit() {
+        let known = |number: u32| {
+            let mut rollout = sample::rollout(sample::plan());
+            rollout.id = format!("service-{number}-1").parse().unwrap();
+            rollout.version = "v2-planted".parse().unwrap();
+            let view = Arc::new(View::of(&rollout, Timestamp(1), Seq(1), None));
+            Known { running: true, view }
+        };
+        let all: Vec<_> = (0..500).map(known).collect();
+        let text = render(&all, &Counted::default(), 0.0);
+        let series = text.lines().filter(|line| !line.starts_with('#')).count();
+        assert!((1_000..=SERIES_MAX).contains(&series), "{series}");
+        assert!(!text.contains("planted"), "{text}");
+        let shown = text.lines().find(|line| line.contains("services_not_shown ")).unwrap();
+        assert!(shown.rsplit(' ').next().unwrap().parse::<u32>().unwrap() > 300, "{shown}");
     }
 }

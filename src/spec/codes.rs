@@ -128,6 +128,8 @@ codes! {
     SLOTS = "fleet::slots";
     /// Envoys that fetch their routes need the top-level `xds` block; beyond loopback it needs mutual TLS.
     XDS = "fleet::xds";
+    /// A stage starts only if its bake fits into a window, and no window of that region is as long as the bake.
+    WINDOW_TOO_SHORT = "reason::window_too_short";
     /// Beyond loopback the API needs TLS, and people that the fleet names: whoever reaches it moves production traffic.
     ACCESS = "fleet::access";
     /// Two targets of a service in one region have the same name.

@@ -12,6 +12,7 @@
 pub mod access;
 pub mod fleet;
 pub mod plan;
+pub mod windows;
 
 #[cfg(feature = "files")]
 mod access_file;
@@ -19,6 +20,8 @@ mod access_file;
 pub mod analysis;
 #[cfg(feature = "files")]
 pub mod build;
+#[cfg(feature = "files")]
+mod calendar;
 #[cfg(feature = "files")]
 pub mod codes;
 #[cfg(feature = "files")]

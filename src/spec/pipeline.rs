@@ -1,5 +1,6 @@
 //! Pipeline files: ordered regional stages, criteria, triggers and policy, as written.
 
+use super::calendar;
 use super::codes;
 use super::decode::{Decoder, Fields, Spanned};
 use super::file::{self, Node, Span, Value};
@@ -86,11 +87,6 @@ pub struct StepFile {
 /// How long an approval counts where the file says nothing.
 const APPROVAL_MAX: Millis = Millis::from_secs(24 * 3_600);
 
-const LATER: [(&str, &str); 2] = [
-    ("windows", "remove it; start the rollout at a time that suits"),
-    ("freezes", "remove it; start the rollout at a time that suits"),
-];
-
 /// Decodes a pipeline; its problems are added to `decoder`. `stem` names it unless it names itself.
 pub fn decode(decoder: &mut Decoder, stem: &str, text: &str) -> Option<PipelineFile> {
     let (node, problems) = file::parse(&decoder.file, text);
@@ -132,7 +128,6 @@ pub fn decode(decoder: &mut Decoder, stem: &str, text: &str) -> Option<PipelineF
             );
         }
     }
-    fields.refuse(decoder, &LATER);
     fields.finish(decoder);
     Some(PipelineFile {
         file: decoder.file.clone(),
@@ -219,7 +214,6 @@ fn decode_stage(
     let gate = fields.get(decoder, "gates", decode_gate);
     let approvals = fields.get(decoder, "approvals", decode_approvals);
     refuse_misplaced(decoder, &mut fields);
-    fields.refuse(decoder, &LATER);
     fields.finish(decoder);
     Some(StageFile {
         name,
@@ -290,6 +284,8 @@ fn refuse_misplaced(decoder: &mut Decoder, fields: &mut Fields<'_>) {
         "promotion",
         "keep_previous",
         "on_new_version",
+        "windows",
+        "freezes",
     ];
     for key in keys {
         if let Some(span) = fields.key_span(key) {
@@ -346,6 +342,8 @@ fn decode_policy(decoder: &mut Decoder, fields: &mut Fields<'_>) -> Policy {
         keep_previous: fields
             .get(decoder, "keep_previous", Decoder::duration)
             .unwrap_or(default.keep_previous),
+        windows: fields.get(decoder, "windows", calendar::windows).unwrap_or_default(),
+        freezes: fields.get(decoder, "freezes", calendar::freezes).unwrap_or_default(),
         on_new_version: fields
             .get(decoder, "on_new_version", |decoder, node| decoder.choice(node, &ON_NEW_VERSION))
             .unwrap_or_default(),

@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::windows::{Calendar, Freeze, Window};
 use crate::units::{
     AnalysisName, Millis, PipelineName, RegionName, ServiceName, StageName, Weight,
 };
@@ -324,6 +325,12 @@ pub struct Policy {
     pub holdback: Weight,
     /// How long the previous slot stays deployed after promotion.
     pub keep_previous: Millis,
+    /// When weights may rise; none: always.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Window>,
+    /// When they may not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freezes: Vec<Freeze>,
     /// What this version does when another one is under way.
     #[serde(default, skip_serializing_if = "OnNewVersion::is_reject")]
     pub on_new_version: OnNewVersion,
@@ -341,8 +348,18 @@ impl Default for Policy {
             promotion: Promotion::Swap,
             holdback: Weight::ZERO,
             keep_previous: Millis::from_secs(3_600),
+            windows: Vec::new(),
+            freezes: Vec::new(),
             on_new_version: OnNewVersion::Reject,
         }
+    }
+}
+
+impl Policy {
+    /// When weights may rise.
+    #[must_use]
+    pub fn calendar(&self) -> Calendar<'_> {
+        Calendar { windows: &self.windows, freezes: &self.freezes }
     }
 }
 

@@ -60,6 +60,7 @@ pub fn plan(pipeline: &PipelineFile, plan: &Plan, fleet: &Fleet, problems: &mut 
     reasoner.unproven();
     reasoner.empty();
     reasoner.approvals();
+    reasoner.windows();
 }
 
 struct Reasoner<'a> {
@@ -202,6 +203,25 @@ impl Reasoner<'_> {
         }
     }
 
+    fn windows(&mut self) {
+        let (pipeline, plan) = (self.pipeline, self.plan);
+        let calendar = plan.policy.calendar();
+        for (stage, file) in plan.stages.iter().zip(&pipeline.stages) {
+            let needed = stage.steps.iter().map(|step| step.bake).fold(Millis::ZERO, Millis::plus);
+            for region in &stage.regions {
+                let Some(longest) = calendar.longest(region).filter(|it| *it < needed) else {
+                    continue;
+                };
+                let message = format!(
+                    "stage {} bakes {needed} and starts only if that fits into a window; the longest in {region} is {longest}",
+                    stage.name
+                );
+                let help = "lengthen the window, or shorten the stage";
+                self.say(Severity::Error, codes::WINDOW_TOO_SHORT, file.span, message, help);
+            }
+        }
+    }
+
     fn ends_early(&mut self) {
         let (pipeline, plan) = (self.pipeline, self.plan);
         let full = plan.policy.holdback.complement();
@@ -283,7 +303,7 @@ impl Reasoner<'_> {
             let message = format!(
                 "the {count} approvers of a manual rollback are not enforced for a local run"
             );
-            let help = "a local run asks for the owner of its socket and records `approval not enforced: local run`";
+            let help = "a daemon whose fleet has `access` asks for them; a local run records `approval not enforced: local run`";
             self.say(Severity::Note, codes::APPROVAL_NOT_ENFORCED, span, message, help);
         }
     }

@@ -71,8 +71,38 @@ struct PipelineBody {
     holdback: Option<PercentText>,
     /// How long the previous slot stays deployed; default 1h.
     keep_previous: Option<String>,
+    /// When weights may rise; default always.
+    windows: Option<Vec<WindowBody>>,
+    /// When they may not.
+    freezes: Option<Vec<FreezeBody>>,
     /// When another version is under way; default `reject`.
     on_new_version: Option<OnNewVersionWord>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct WindowBody {
+    /// `mon` to `sun`; default all.
+    days: Option<Vec<String>>,
+    /// Such as `09:30`.
+    from: String,
+    /// Not after `from`: on the next day.
+    to: String,
+    /// IANA name such as `Europe/Berlin`.
+    zone: String,
+    /// Default: everywhere.
+    regions: Option<Vec<String>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct FreezeBody {
+    /// A day, or a day with a time: `2026-12-20T18:00`.
+    from: String,
+    to: String,
+    zone: String,
+    reason: String,
+    regions: Option<Vec<String>>,
 }
 
 #[derive(JsonSchema)]

@@ -4,6 +4,7 @@ mod abuse;
 mod approvals;
 mod audit;
 mod github;
+mod log;
 mod routes;
 mod tls;
 mod transport;

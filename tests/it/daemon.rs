@@ -277,6 +277,12 @@ async fn two_rollouts_at_once_are_driven_read_again_killed_and_taken_up() {
     let line = r#"tidegate_canary_weight_read_percent{service="web",region="us_east_1"} 25.0"#;
     assert!(numbers.contains(line), "{numbers}");
     assert!(numbers.contains(r#"tidegate_rollout_phase{service="web",phase="baking"} 1"#));
+    for name in ["load_balancer_calls", "load_balancer_call_seconds", "verdicts"] {
+        assert!(
+            numbers.contains(&format!("tidegate_{name}{{service=\"web\"")),
+            "{name}: {numbers}"
+        );
+    }
     assert!(numbers.contains("tidegate_loop_lag_seconds") && numbers.ends_with("# EOF\n"));
 
     tells_what_came_after(&folder, "web-1");

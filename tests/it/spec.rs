@@ -301,7 +301,6 @@ fn twelve_mistakes_are_twelve_diagnostics_in_one_run() {
         codes::UNKNOWN_ANALYSIS,
         codes::INVALID_QUANTITY,
         codes::STAGE_DURATION,
-        codes::NOT_AVAILABLE,
         codes::CRITERION_SYNTAX,
         codes::INVALID_VALUE,
     ]);
@@ -507,5 +506,55 @@ fn no_cut_and_no_noise_panics() {
             let _ = spec::fleet_from_text("f.yaml", &cut_at(&fleet_text));
             let _ = spec::plan_from_text("p.yaml", &cut_at(&pipeline), &[], &whole, &service());
         }
+    }
+}
+
+#[test]
+fn windows_and_freezes_are_read_in_their_zones_and_refused_where_they_cannot_be() {
+    let good = text("pipelines/multi-region.yaml");
+    let with = |more: &str| {
+        good.replacen("deployment_pipeline:\n", &format!("deployment_pipeline:\n{more}"), 1)
+    };
+    let read =
+        |more: &str| check("p.yaml", &with(more), "analysis", &text("examples/envoy/fleet.yaml"));
+    let fits = "  windows:\n    - {from: \"00:00\", to: \"24:00\", zone: Europe/Berlin}\n";
+    let freeze = "  freezes:\n    - {from: 2026-12-20, to: 2027-01-04T08:00, zone: Asia/Tokyo, reason: holidays, regions: [eu_west_1]}\n";
+    let (plan, problems) = read(&format!("{fits}{freeze}"));
+    let plan = plan.unwrap_or_else(|| panic!("{problems}"));
+    let policy = &plan.policy;
+    assert_eq!((policy.windows.len(), policy.windows[0].days.len()), (1, 7));
+    // Midnight in Tokyo is 15:00 UTC of the day before.
+    assert_eq!(policy.freezes[0].from.0, 1_797_692_400_000);
+    for (more, word) in [
+        (
+            "  windows:\n    - {from: \"09:00\", to: \"10:00\", zone: Europe/Berlin}\n",
+            "reason::window_too_short",
+        ),
+        (
+            "  windows:\n    - {from: \"9\", to: \"24:00\", zone: Europe/Berlin}\n",
+            "no time of the day",
+        ),
+        (
+            "  windows:\n    - {from: \"09:00\", to: \"25:00\", zone: Europe/Berlin}\n",
+            "no time of the day",
+        ),
+        ("  windows:\n    - {from: \"09:00\", to: \"24:00\"}\n", "zone"),
+        ("  windows:\n    - {from: \"09:00\", to: \"24:00\", zone: CET}\n", "no time zone `CET`"),
+        (
+            "  windows:\n    - {days: [someday], from: \"09:00\", to: \"24:00\", zone: UTC}\n",
+            "someday",
+        ),
+        (
+            "  freezes:\n    - {from: 2026-13-20, to: 2027-01-04, zone: UTC, reason: x}\n",
+            "no day and no time",
+        ),
+        (
+            "  freezes:\n    - {from: 2027-01-04, to: 2026-12-20, zone: UTC, reason: x}\n",
+            "ends after it begins",
+        ),
+        ("  freezes:\n    - {from: 2026-12-20, to: 2027-01-04, zone: UTC}\n", "reason"),
+    ] {
+        let (_, problems) = read(more);
+        assert!(problems.has_errors() && problems.to_string().contains(word), "{more}: {problems}");
     }
 }

@@ -3,6 +3,7 @@
 mod lexer;
 mod source;
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -36,7 +37,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("notify", &["ports", "spec", "units", "metrics::command", "metrics::http"]),
     // Keys of an issuer are fetched like numbers of a source.
     ("access", &["ports", "engine", "spec", "units", "metrics::http"]),
-    ("server", &["access", "driver", "ports", "engine", "spec", "units", "metrics::http"]),
+    // Its tests make rollouts to show.
+    (
+        "server",
+        &["access", "driver", "ports", "engine", "spec", "units", "metrics::http", "sim::sample"],
+    ),
     // A world to try things in; the command line drives it.
     ("demo", &["ports", "spec", "units"]),
     ("cli", &["*"]),
@@ -84,13 +89,23 @@ fn imports_follow_the_layers() {
 }
 
 #[test]
-fn the_table_of_faults_names_tests_that_are_there() {
-    let page = read("docs/robustness.md");
-    let table = page.split("## Faults").nth(1).unwrap();
+fn the_tables_of_faults_and_of_abuse_name_tests_that_are_there() {
+    for (page, title) in [("docs/robustness.md", "## Faults"), ("docs/access.md", "## Abuse")] {
+        let rows = names_tests(page, title);
+        // Straight to the terminal: `cargo test` keeps what a passed test prints to itself.
+        writeln!(std::io::stderr(), "{page}: {rows} rows, each with its tests").unwrap();
+    }
+}
+
+/// How many rows the table has.
+fn names_tests(page: &str, title: &str) -> usize {
+    let page = read(page);
+    let table = page.split(title).nth(1).unwrap();
     let rows = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| row"));
+    let rows: Vec<_> = rows.collect();
     let tests: String = source::all().into_iter().map(|source| source.text).collect();
     let mut wrong = Vec::new();
-    for row in rows {
+    for row in &rows {
         let named: Vec<&str> =
             row.split('|').nth(4).unwrap().split('`').skip(1).step_by(2).collect();
         if named.is_empty() {
@@ -100,6 +115,7 @@ fn the_table_of_faults_names_tests_that_are_there() {
         wrong.extend(missing.map(|name| format!("there is no test {name}")));
     }
     none(&wrong);
+    rows.len()
 }
 
 #[test]

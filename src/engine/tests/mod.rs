@@ -7,3 +7,4 @@ mod drift;
 mod evidence;
 mod scene;
 mod walk;
+mod windows;
