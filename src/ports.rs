@@ -285,14 +285,28 @@ pub trait Notifier: Send + Sync {
 }
 
 /// One thing people should know.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     /// Rollout and journal position: the same notice has the same key.
     pub key: String,
     /// Somebody has to act.
     pub page: bool,
-    /// One line.
+    /// One line: what happened.
     pub text: String,
+    /// Who is affected now, why, what Tidegate does, what one may do: a line each.
+    #[serde(default)]
+    pub lines: Vec<String>,
+    /// Where it happened.
+    #[serde(default)]
+    pub regions: Vec<RegionName>,
+}
+
+impl Notice {
+    /// One that is a line.
+    #[must_use]
+    pub fn new(key: String, page: bool, text: String) -> Self {
+        Self { key, page, text, lines: Vec::new(), regions: Vec::new() }
+    }
 }
 
 /// The time, and waiting for it. Never steps back.

@@ -125,7 +125,7 @@ async fn connected(
 
 /// Who is told. A disk that takes no notice keeps nobody from the way back.
 fn outbox(fleet: &Fleet, state_dir: &Path) -> Arc<dyn Notifier> {
-    match notify::Outbox::open(&state_dir.join("outbox"), &fleet.notify) {
+    match notify::Outbox::open(&state_dir.join("outbox"), &fleet.notify, &fleet.escalation) {
         Ok(outbox) => Arc::new(outbox),
         Err(error) => {
             note(&format!("nobody is told but the log: there is no outbox: {error}"));

@@ -41,6 +41,7 @@ pub fn fleet(world: &World, state: PathBuf, poll: Millis) -> Result<fleet::Fleet
         checks: BTreeMap::new(),
         xds: None,
         notify: BTreeMap::new(),
+        escalation: Vec::new(),
         access: Default::default(),
         api: None,
     })

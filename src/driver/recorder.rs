@@ -14,7 +14,7 @@ use crate::engine::event::{Event, Fact};
 use crate::engine::rollout::{Phase, Rollout};
 use crate::faults;
 use crate::ports::{Checkpoint, JournalError, Notice};
-use crate::units::{RolloutId, Seq, Timestamp};
+use crate::units::{RegionName, RolloutId, Seq, Timestamp};
 
 /// What came of recording.
 pub(super) enum Recorded {
@@ -107,7 +107,8 @@ impl Recorder {
         at: Timestamp,
     ) {
         if let Some((page, text)) = view::notice(state, event) {
-            self.notify(page, text).await;
+            let (lines, regions) = (view::details(state, event), view::places(state, event));
+            self.notify(page, text, lines, regions).await;
         }
         // Nobody may be listening.
         let _ = channels.facts.send(Arc::new(self.fact(at, event)));
@@ -118,10 +119,10 @@ impl Recorder {
         Fact { at, service, rollout, event: event.clone() }
     }
 
-    async fn notify(&self, page: bool, text: String) {
+    async fn notify(&self, page: bool, text: String, lines: Vec<String>, regions: Vec<RegionName>) {
         // One turn may have more than one notice.
         let key = format!("{}/{}/{:08x}", self.rollout, self.seq, crc32fast::hash(text.as_bytes()));
-        self.site.notifier.notify(&Notice { key, page, text }).await;
+        self.site.notifier.notify(&Notice { key, page, text, lines, regions }).await;
     }
 
     async fn begins(&mut self, what: &str) {
@@ -133,13 +134,14 @@ impl Recorder {
             "{}: nothing can be recorded, so nothing is raised; going back stays possible: {what}",
             self.rollout
         );
-        self.notify(true, text).await;
+        self.notify(true, text, Vec::new(), Vec::new()).await;
     }
 
     async fn over(&mut self) {
         if self.trouble.take().is_some() {
             info!(rollout = %self.rollout, "records again");
-            self.notify(false, format!("{}: records again", self.rollout)).await;
+            let text = format!("{}: records again", self.rollout);
+            self.notify(false, text, Vec::new(), Vec::new()).await;
         }
     }
 }

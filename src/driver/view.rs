@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::event::Event;
 use crate::engine::hooks::Standing;
 use crate::engine::reason::Reason;
-use crate::engine::rollout::Rollout;
+use crate::engine::rollout::{Phase, RegionState, Rollout};
 use crate::engine::verdict::Judgement;
 use crate::engine::why::{criteria_text, why};
 use crate::units::{Millis, RegionName, Seq, Timestamp};
@@ -134,6 +134,59 @@ pub fn notice(state: &Rollout, event: &Event) -> Option<(bool, String)> {
         _ => return None,
     };
     Some(told)
+}
+
+/// What who is told of a fact wants to know besides: who is affected now, why, what Tidegate does, what one may do.
+#[must_use]
+pub fn details(state: &Rollout, event: &Event) -> Vec<String> {
+    let weight = |(name, region): (&RegionName, &RegionState)| {
+        let read = region.observed.map_or("unknown".to_owned(), |weight| weight.to_string());
+        format!("{name} {read}")
+    };
+    let weights: Vec<_> = state.regions.iter().map(weight).collect();
+    let why = match event {
+        Event::RollbackStarted { cause, .. } => Some(cause.to_string()),
+        _ => why(state, state.phase_since).first().map(ToString::to_string),
+    };
+    let id = &state.id;
+    let (does, may) = match state.phase {
+        Phase::RollingBack => (
+            "takes the canary out in every region",
+            format!("tidegate watch --service {}", id.service),
+        ),
+        Phase::RolledBack => ("is done", format!("tidegate history {}", id.service)),
+        Phase::Promoted | Phase::Retired => ("is done", format!("tidegate undo {}", id.service)),
+        _ if state.rollback_asked.is_some() => {
+            ("raises nothing, and waits for a second person", format!("tidegate approve {id}"))
+        }
+        _ if state.paused.is_some() => {
+            ("raises nothing", format!("tidegate resume {id}, or rollback"))
+        }
+        _ => (
+            "raises nothing that is not proven",
+            format!("tidegate why, or tidegate rollback {id}"),
+        ),
+    };
+    let why = why.map(|why| format!("why: {why}"));
+    let lines = [
+        Some(format!("canary weights as read back: {}", weights.join(", "))),
+        why,
+        Some(format!("Tidegate {does}")),
+        Some(format!("you may: {may}")),
+    ];
+    lines.into_iter().flatten().collect()
+}
+
+/// Where a fact happened: its own region, or all of the rollout's.
+#[must_use]
+pub fn places(state: &Rollout, event: &Event) -> Vec<RegionName> {
+    match event {
+        Event::DriftFound { region, .. } | Event::GlassBroken { region, .. } => {
+            vec![region.clone()]
+        }
+        Event::ShiftOverdue { regions } => regions.clone(),
+        _ => state.regions.keys().cloned().collect(),
+    }
 }
 
 /// One line about a fact, for people who follow along; `None` for what would only be noise.

@@ -1,5 +1,7 @@
 //! Telling people: the log, and the targets that the fleet names, by an outbox that outlives this process.
 
+mod email;
+pub mod escalation;
 mod outbox;
 pub mod target;
 

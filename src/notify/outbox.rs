@@ -17,18 +17,38 @@ use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
 use super::Log;
+use super::escalation::{Open, Pages, due};
 use super::target::{Error, Waiting, deliver, wants};
 use crate::ports::{Notice, Notifier};
-use crate::spec::fleet::Notify;
+use crate::spec::fleet::{Level, Notify};
 
 /// Notices that may wait for one target; later ones are told to the log only.
 const WAITING_MAX: usize = 10_000;
+/// How often it is looked whose turn it is to be told.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Longest pause between two tries.
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
 /// The targets of a fleet. Deliveries end with it, and go on with the next one on the same folder.
 pub struct Outbox {
     queues: Vec<Queue>,
+    escalation: Option<Escalating>,
+}
+
+/// Pages on their way up.
+struct Escalating {
+    levels: Arc<Vec<Level>>,
+    pages: Pages,
+    lines: BTreeMap<String, Arc<Line>>,
+    /// A page came: nobody waits for the next look.
+    nudge: Arc<Nudge>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Escalating {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 struct Queue {
@@ -58,7 +78,11 @@ impl Outbox {
     ///
     /// # Errors
     /// A folder cannot be made or read.
-    pub fn open(folder: &Path, targets: &BTreeMap<String, Notify>) -> io::Result<Self> {
+    pub fn open(
+        folder: &Path,
+        targets: &BTreeMap<String, Notify>,
+        levels: &[Level],
+    ) -> io::Result<Self> {
         let mut queues = Vec::new();
         for (name, target) in targets {
             let folder = folder.join(name);
@@ -76,25 +100,106 @@ impl Outbox {
             let own = Arc::clone(&line);
             queues.push(Queue { line, task: tokio::spawn(async move { own.deliver_all().await }) });
         }
-        Ok(Self { queues })
+        let lines = queues.iter().map(|queue| (queue.line.name.clone(), Arc::clone(&queue.line)));
+        let escalation =
+            (!levels.is_empty()).then(|| Escalating::start(folder, levels, lines.collect()));
+        Ok(Self { queues, escalation })
     }
+}
+
+impl Escalating {
+    fn start(folder: &Path, levels: &[Level], lines: BTreeMap<String, Arc<Line>>) -> Self {
+        let (levels, pages) = (Arc::new(levels.to_vec()), Pages::of(folder));
+        let nudge = Arc::new(Nudge::new());
+        let own = (Arc::clone(&levels), pages.clone(), lines.clone(), Arc::clone(&nudge));
+        let task = tokio::spawn(async move {
+            let (levels, pages, lines, nudge) = own;
+            loop {
+                tell_due(&levels, &pages, &lines).await;
+                let _ = tokio::time::timeout(LOOK_EVERY, nudge.notified()).await;
+            }
+        });
+        Self { levels, pages, lines, nudge, task }
+    }
+
+    /// Whether a page reaches this target by its level.
+    fn has(&self, name: &str) -> bool {
+        let named = |level: &Level| {
+            level.notify.iter().chain(level.regions.values().flatten()).any(|it| it == name)
+        };
+        self.levels.iter().any(named)
+    }
+
+    /// Opens a page; its first level is told even when it cannot be kept.
+    async fn page(&self, notice: &Notice) {
+        match self.pages.open(notice, now_ms()) {
+            Ok(_) => self.nudge.notify_one(),
+            Err(error) => {
+                error!(%error, "a page cannot be kept: the first level is told, nobody later");
+                let open = Open { notice: notice.clone(), at_ms: now_ms(), told: 0 };
+                for (names, notice) in due(&self.levels, &open, open.at_ms) {
+                    put_to(&self.lines, &names, &notice).await;
+                }
+            }
+        }
+    }
+}
+
+/// Tells every level that is due.
+async fn tell_due(levels: &[Level], pages: &Pages, lines: &BTreeMap<String, Arc<Line>>) {
+    let open = pages.list().unwrap_or_else(|error| {
+        warn!(%error, "open pages cannot be read");
+        Vec::new()
+    });
+    for mut page in open {
+        for (names, notice) in due(levels, &page, now_ms()) {
+            put_to(lines, &names, &notice).await;
+            page.told += 1;
+            if let Err(error) = pages.keep(&page) {
+                warn!(%error, "how far a page has come is not kept");
+            }
+        }
+    }
+}
+
+async fn put_to(lines: &BTreeMap<String, Arc<Line>>, names: &[String], notice: &Notice) {
+    for line in names.iter().filter_map(|name| lines.get(name)) {
+        put(line, notice).await;
+    }
+}
+
+/// On disk for this target, or told at once where it cannot wait there.
+async fn put(line: &Arc<Line>, notice: &Notice) {
+    let one = Waiting::new(notice, now_ms() / 1_000);
+    let (own, waiting) = (Arc::clone(line), one.clone());
+    let put = tokio::task::spawn_blocking(move || own.put(&waiting)).await;
+    if let Err(error) = put.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        error!(target = line.name, %error, "a notice cannot wait on disk");
+        // Better told once and perhaps lost than not told.
+        let line = Arc::clone(line);
+        tokio::spawn(async move { deliver(&line.target, &one).await });
+    }
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[async_trait]
 impl Notifier for Outbox {
     async fn notify(&self, notice: &Notice) {
         Log.notify(notice).await;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let one = Waiting::new(notice, now);
-        for queue in self.queues.iter().filter(|it| wants(&it.line.target, notice.page)) {
-            let (line, one) = (Arc::clone(&queue.line), one.clone());
-            let put = tokio::task::spawn_blocking(move || line.put(&one)).await;
-            if let Err(error) = put.unwrap_or_else(|error| Err(io::Error::other(error))) {
-                error!(target = queue.line.name, %error, "a notice cannot wait on disk");
-                // Better told once and perhaps lost than not told.
-                let (line, one) = (Arc::clone(&queue.line), Waiting::new(notice, now));
-                tokio::spawn(async move { deliver(&line.target, &one).await });
-            }
+        let by_level = |queue: &&Queue| {
+            let escalation = self.escalation.as_ref().filter(|_| notice.page);
+            escalation.is_some_and(|it| it.has(&queue.line.name))
+        };
+        if let Some(escalation) = self.escalation.as_ref().filter(|_| notice.page) {
+            escalation.page(notice).await;
+        }
+        let wanted = self.queues.iter().filter(|it| wants(&it.line.target, notice.page));
+        for queue in wanted.filter(|queue| !by_level(queue)) {
+            put(&queue.line, notice).await;
         }
     }
 

@@ -22,6 +22,9 @@ pub struct Waiting {
     pub page: bool,
     /// One line.
     pub text: String,
+    /// More of them.
+    #[serde(default)]
+    pub lines: Vec<String>,
     /// When it was told, in seconds since 1970.
     pub at: u64,
 }
@@ -29,8 +32,17 @@ pub struct Waiting {
 impl Waiting {
     /// A notice that is told now.
     pub fn new(notice: &Notice, at: u64) -> Self {
-        let Notice { key, page, text } = notice.clone();
-        Self { key, page, text, at }
+        let Notice { key, page, text, lines, .. } = notice.clone();
+        Self { key, page, text, lines, at }
+    }
+
+    /// All of it, a line each.
+    fn whole(&self) -> String {
+        std::iter::once(&self.text)
+            .chain(&self.lines)
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 
@@ -57,7 +69,7 @@ pub async fn deliver(target: &Notify, notice: &Waiting) -> Result<(), Error> {
             let kind = if notice.page { "tidegate.page" } else { "tidegate.notice" };
             let body = json!({
                 "specversion": "1.0", "id": notice.key, "source": "tidegate", "type": kind,
-                "datacontenttype": "application/json", "data": {"text": notice.text, "page": notice.page, "at": notice.at},
+                "datacontenttype": "application/json", "data": {"text": notice.text, "lines": notice.lines, "page": notice.page, "at": notice.at},
             })
             .to_string();
             let key = http::secret(secret).map_err(wrong)?;
@@ -72,14 +84,16 @@ pub async fn deliver(target: &Notify, notice: &Waiting) -> Result<(), Error> {
         NotifyKind::Slack { url } => {
             let url = http::secret(url).map_err(wrong)?;
             // What is said is no markup.
-            let text = notice.text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+            let text =
+                notice.whole().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
             post_json(&url, json!({"text": text})).await
         }
         NotifyKind::PagerDuty { routing_key, url } => {
             let routing_key = http::secret(routing_key).map_err(wrong)?;
             let severity = if notice.page { "critical" } else { "info" };
-            let payload =
-                json!({"summary": notice.text, "source": "tidegate", "severity": severity});
+            let payload = json!({
+                "summary": notice.text, "source": "tidegate", "severity": severity, "custom_details": {"lines": notice.lines},
+            });
             let body = json!({
                 "routing_key": routing_key, "event_action": "trigger", "dedup_key": notice.key, "payload": payload,
             });
@@ -89,9 +103,10 @@ pub async fn deliver(target: &Notify, notice: &Waiting) -> Result<(), Error> {
             let severity = if notice.page { "page" } else { "info" };
             let labels =
                 json!({"alertname": "Tidegate", "severity": severity, "notice": notice.key});
-            let alert = json!({"labels": labels, "annotations": {"summary": notice.text}});
+            let alert = json!({"labels": labels, "annotations": {"summary": notice.text, "description": notice.lines.join("\n")}});
             post_json(&format!("{}/api/v2/alerts", url.trim_end_matches('/')), json!([alert])).await
         }
+        NotifyKind::Email(email) => super::email::send(email, &notice.text, &notice.whole()).await,
         NotifyKind::Command(arguments) => {
             let values = [("{text}", notice.text.as_str()), ("{key}", notice.key.as_str())];
             match command::run(arguments, &values, DELIVERY_MAX).await {
@@ -103,7 +118,7 @@ pub async fn deliver(target: &Notify, notice: &Waiting) -> Result<(), Error> {
     }
 }
 
-fn wrong(error: impl ToString) -> Error {
+pub(super) fn wrong(error: impl ToString) -> Error {
     Error::Later(error.to_string())
 }
 

@@ -194,7 +194,8 @@ mod tests {
         let series = text.lines().filter(|line| !line.starts_with('#')).count();
         assert!((1_000..=SERIES_MAX).contains(&series), "{series}");
         assert!(!text.contains("planted"), "{text}");
-        let shown = text.lines().find(|line| line.contains("services_not_shown ")).unwrap();
+        let shown =
+            text.lines().find(|line| line.starts_with("tidegate_services_not_shown ")).unwrap();
         assert!(shown.rsplit(' ').next().unwrap().parse::<u32>().unwrap() > 300, "{shown}");
     }
 }

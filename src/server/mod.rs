@@ -210,7 +210,7 @@ impl Api {
 
     fn page(&self, key: String, text: String) {
         let notifier = Arc::clone(&self.0.notifier);
-        tokio::spawn(async move { notifier.notify(&Notice { key, page: true, text }).await });
+        tokio::spawn(async move { notifier.notify(&Notice::new(key, true, text)).await });
     }
 
     /// Uses a region's secret up. One who guesses waits as one who guesses tokens does.

@@ -26,6 +26,8 @@ pub struct Fleet {
     pub xds: Option<Xds>,
     /// Who is told, by a name of the operator's.
     pub notify: BTreeMap<String, Notify>,
+    /// Who is told of a page, and who later while nobody acknowledges it; empty: everybody at once.
+    pub escalation: Vec<Level>,
     /// Who may do what.
     pub access: Access,
     /// Where the API is, beside the socket.
@@ -68,8 +70,38 @@ pub enum NotifyKind {
         /// Its base URL.
         url: String,
     },
+    /// An e-mail.
+    Email(Email),
     /// A program; `{text}` and `{key}` are arguments of their own.
     Command(Vec<String>),
+}
+
+/// An e-mail, over SMTP.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Email {
+    /// Host of the mail server; TLS is used unless it is on loopback.
+    pub server: String,
+    /// Its port.
+    pub port: u16,
+    /// Sender.
+    pub from: String,
+    /// Receivers; at least one.
+    pub to: Vec<String>,
+    /// Name and password at the server.
+    pub login: Option<(String, Secret)>,
+}
+
+/// A level of the escalation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Level {
+    /// `regional_operations`, `global_platform`, ...
+    pub name: String,
+    /// After a page that nobody acknowledged.
+    pub after: Millis,
+    /// Names of targets.
+    pub notify: Vec<String>,
+    /// A region's own ones, instead.
+    pub regions: BTreeMap<RegionName, Vec<String>>,
 }
 
 /// One region.

@@ -13,7 +13,7 @@ use super::fleet::{
     ScrapeEndpoint, Secret, Service, Xds, XdsTls,
 };
 use super::fleet_targets::{Place, decode_targets};
-use super::notify_file as notify;
+use super::notify_file;
 use super::plan::{Authority, Hook};
 use crate::units::{Millis, RegionName, ServiceName, SlotName, Weight, shown};
 
@@ -50,7 +50,10 @@ pub fn decode(decoder: &mut Decoder, text: &str) -> Option<Fleet> {
         })
     });
     let checks = fields.get(decoder, "checks", decode_checks).unwrap_or_default();
-    let notify = fields.get(decoder, "notify", notify::decode).unwrap_or_default();
+    let notify = fields.get(decoder, "notify", notify_file::decode).unwrap_or_default();
+    let escalation = fields.get(decoder, "escalation", |decoder, node| {
+        notify_file::decode_escalation(decoder, node, &notify, &names)
+    });
     let access = decode_access(decoder, &mut fields, &names, services.as_ref());
     let api_span = fields.key_span("api");
     let api = fields.get(decoder, "api", access_file::decode_api);
@@ -75,6 +78,7 @@ pub fn decode(decoder: &mut Decoder, text: &str) -> Option<Fleet> {
         checks,
         xds,
         notify,
+        escalation: escalation.unwrap_or_default(),
         access,
         api,
     })

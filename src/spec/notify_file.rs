@@ -1,12 +1,13 @@
 //! Who is told, as the fleet file says it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::codes;
 use super::decode::{Decoder, Fields};
 use super::file::{Node, Value};
-use super::fleet::{Notify, NotifyKind};
+use super::fleet::{Email, Level, Notify, NotifyKind};
 use super::fleet_file::{decode_secret, decode_url};
+use crate::units::{Millis, RegionName, shown};
 
 /// Most targets.
 const TARGETS_MAX: usize = 100;
@@ -45,7 +46,7 @@ pub(super) fn decode(decoder: &mut Decoder, node: &Node) -> Option<BTreeMap<Stri
                 targets.insert(key.text.clone(), Notify { kind, pages_only: only });
             }
             _ => {
-                let help = "exactly one of webhook, slack, pagerduty, alertmanager, command";
+                let help = "exactly one of webhook, slack, pagerduty, alertmanager, email, command";
                 decoder.error(codes::MISSING_KEY, key.span, "how is this target told?", help);
             }
         }
@@ -85,5 +86,122 @@ fn kinds(decoder: &mut Decoder, fields: &mut Fields<'_>) -> Vec<NotifyKind> {
         let command = decoder.each(node, Decoder::text)?;
         Some(NotifyKind::Command(command)).filter(|kind| *kind != NotifyKind::Command(Vec::new()))
     });
-    [webhook, slack, pagerduty, alertmanager, command].into_iter().flatten().collect()
+    let email = fields.get(decoder, "email", decode_email).map(NotifyKind::Email);
+    [webhook, slack, pagerduty, alertmanager, email, command].into_iter().flatten().collect()
+}
+
+fn decode_email(decoder: &mut Decoder, node: &Node) -> Option<Email> {
+    let mut fields = decoder.fields(node)?;
+    let server = fields.require(decoder, "server", Decoder::text);
+    let port = fields.get(decoder, "port", |decoder, node| decoder.count(node, 1, 65_535));
+    let from = fields.require(decoder, "from", address);
+    let to = fields.require(decoder, "to", |decoder, node| {
+        let to = decoder.each(node, address)?;
+        if to.is_empty() {
+            decoder.error(codes::INVALID_VALUE, node.span, "nobody receives it", "name an address");
+        }
+        Some(to)
+    });
+    let login = fields.get(decoder, "login", |decoder, node| {
+        let mut fields = decoder.fields(node)?;
+        let username = fields.require(decoder, "username", Decoder::text);
+        let password = fields.require(decoder, "password", decode_secret);
+        fields.finish(decoder);
+        Some((username?, password?))
+    });
+    fields.finish(decoder);
+    let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(587);
+    Some(Email { server: server?, port, from: from?, to: to?, login })
+}
+
+fn address(decoder: &mut Decoder, node: &Node) -> Option<String> {
+    let text = decoder.text(node)?;
+    let odd = text.chars().any(|c| c.is_control() || c.is_whitespace());
+    let plain =
+        text.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty());
+    if odd || !plain {
+        let help = "write an address such as ops@example.org";
+        decoder.error(codes::INVALID_VALUE, node.span, "this is no e-mail address", help);
+        return None;
+    }
+    Some(text)
+}
+
+/// Names and delays of the levels that say none.
+const LEVELS: [(&str, u64); 4] = [
+    ("regional_operations", 0),
+    ("global_platform", 5),
+    ("executive_leadership", 15),
+    ("crisis_management", 30),
+];
+
+/// A list of levels, the first one first.
+pub(super) fn decode_escalation(
+    decoder: &mut Decoder,
+    node: &Node,
+    targets: &BTreeMap<String, Notify>,
+    regions: &BTreeSet<RegionName>,
+) -> Option<Vec<Level>> {
+    let mut levels: Vec<Level> = Vec::new();
+    for (number, node) in decoder.each(node, |_, node| Some(node.clone()))?.iter().enumerate() {
+        let Some((name, minutes)) = LEVELS.get(number) else {
+            let message = format!("more than {} levels", LEVELS.len());
+            decoder.error(codes::TOO_MANY, node.span, message, "let one of them be the last");
+            break;
+        };
+        let mut fields = decoder.fields(node)?;
+        let own = fields.get(decoder, "name", Decoder::text);
+        let after = fields.get(decoder, "after", Decoder::duration);
+        let names = |decoder: &mut Decoder, node: &Node| {
+            decoder.each(node, |decoder, node| target(decoder, node, targets))
+        };
+        let notify = fields.require(decoder, "notify", names);
+        let own_regions = fields.get(decoder, "regions", |decoder, node| {
+            let Value::Map(map) = &node.value else {
+                let _ = decoder.fields(node);
+                return None;
+            };
+            let mut own = BTreeMap::new();
+            for (key, node) in map {
+                let known = key.text.parse().ok().filter(|it: &RegionName| regions.contains(it));
+                let Some(region) = known else {
+                    let message = format!("there is no region `{}`", shown(&key.text));
+                    decoder.error(codes::UNKNOWN_REGION, key.span, message, "");
+                    continue;
+                };
+                own.extend(names(decoder, node).map(|names| (region, names)));
+            }
+            Some(own)
+        });
+        fields.finish(decoder);
+        let after = after.unwrap_or(Millis::from_secs(60 * minutes));
+        if levels.last().is_some_and(|before| before.after >= after) {
+            let message = "a level comes later than the one before it";
+            decoder.error(codes::INVALID_VALUE, node.span, message, "write a longer `after`");
+        }
+        let name = own.unwrap_or_else(|| (*name).to_owned());
+        levels.push(Level {
+            name,
+            after,
+            notify: notify?,
+            regions: own_regions.unwrap_or_default(),
+        });
+    }
+    Some(levels)
+}
+
+fn target(
+    decoder: &mut Decoder,
+    node: &Node,
+    targets: &BTreeMap<String, Notify>,
+) -> Option<String> {
+    let name = decoder.text(node)?;
+    if !targets.contains_key(&name) {
+        let names: Vec<_> = targets.keys().map(String::as_str).collect();
+        let message = format!("`notify` has no `{}`", shown(&name));
+        let help = format!("there are: {}", names.join(", "));
+        decoder.error(codes::INVALID_VALUE, node.span, message, help);
+        return None;
+    }
+    Some(name)
 }

@@ -9,3 +9,5 @@ mod routes;
 mod tls;
 mod transport;
 mod world;
+
+pub use world::FLEET;

@@ -18,8 +18,24 @@ pub(super) struct FleetDocument {
     xds: Option<XdsBody>,
     /// Who is told, by a name of your own.
     notify: Option<BTreeMap<String, NotifyBody>>,
+    /// Who is told of a page, the first level at once, later ones while nobody acknowledges it.
+    escalation: Option<Vec<LevelBody>>,
     access: Option<AccessBody>,
     api: Option<ApiBody>,
+}
+
+/// A level of the escalation.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct LevelBody {
+    /// Default: regional_operations, global_platform, executive_leadership, crisis_management.
+    name: Option<String>,
+    /// Default: 0, 5, 15 and 30 minutes.
+    after: Option<String>,
+    /// Names of `notify`.
+    notify: Vec<String>,
+    /// A region's own ones, instead.
+    regions: Option<BTreeMap<String, Vec<String>>>,
 }
 
 /// Who may do what. Without it only the user who runs Tidegate, through its socket.
@@ -222,6 +238,7 @@ struct NotifyBody {
     webhook: Option<WebhookBody>,
     slack: Option<SlackBody>,
     pagerduty: Option<PagerDutyBody>,
+    email: Option<EmailBody>,
     alertmanager: Option<AlertmanagerBody>,
     /// A program; `{text}` and `{key}` are arguments of their own.
     command: Option<Vec<String>>,
@@ -247,6 +264,18 @@ struct SlackBody {
 struct PagerDutyBody {
     routing_key: SecretBody,
     url: Option<String>,
+}
+
+/// Over SMTP, with TLS unless the server is on loopback.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct EmailBody {
+    server: String,
+    /// Default 587.
+    port: Option<u16>,
+    from: String,
+    to: Vec<String>,
+    login: Option<BasicBody>,
 }
 
 #[derive(JsonSchema)]

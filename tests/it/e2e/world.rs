@@ -207,6 +207,7 @@ impl Address {
             checks: BTreeMap::new(),
             xds: None,
             notify: BTreeMap::new(),
+            escalation: Vec::new(),
             access: Default::default(),
             api: None,
         }
