@@ -90,7 +90,10 @@ pub(super) async fn run(args: ActionArgs) -> Result<Exit, Failure> {
         Err(_) => Ok(Exit::TimedOut),
     };
     let state = inputs.state(&folder).await;
-    let outcome = Outcome::of(&inputs.command, &ended, state.as_ref());
+    let mut outcome = Outcome::of(&inputs.command, &ended, state.as_ref());
+    if let (Some(server), Some(state)) = (given(&inputs.server), &state) {
+        outcome.url = format!("{}/v1/rollouts/{}", server.trim_end_matches('/'), state.id);
+    }
     report::write(&outcome, state.as_ref())?;
     match ended {
         Ok(Exit::Waiting | Exit::Undecided | Exit::TimedOut) if inputs.allow_handover => {

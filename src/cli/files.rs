@@ -22,7 +22,13 @@ use crate::units::ServiceName;
 #[derive(Debug, Clone, Args)]
 pub struct FleetArgs {
     /// The operator's file
-    #[arg(long, value_name = "FILE", default_value = "tidegate.yaml", env = "TIDEGATE_FLEET")]
+    #[arg(
+        long,
+        visible_alias = "config",
+        value_name = "FILE",
+        default_value = "tidegate.yaml",
+        env = "TIDEGATE_FLEET"
+    )]
     pub fleet: PathBuf,
 }
 

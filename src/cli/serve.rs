@@ -20,6 +20,8 @@ use super::session::interrupted;
 use crate::access::audit::Auditor;
 use crate::driver::clock::SystemClock;
 use crate::driver::controller::{Controller, Rollouts};
+use crate::ports::Clock;
+use crate::server::reported::EVERY;
 use crate::server::{self, Api, BEAT, Health};
 use crate::spec::fleet::Fleet;
 use crate::spec::load_fleet;
@@ -59,10 +61,10 @@ pub(super) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
     let folder = state_dir(&fleet, args.state.as_deref());
     let kept = Kept::open(&folder).await?;
     let health = Arc::new(Health::new(folder.clone()));
-    let _heart = Heart::start(Arc::clone(&health));
     let mut running = begin(fleet, &kept, &folder).await?;
     let first: Arc<dyn Rollouts> = Arc::clone(&running.controller) as Arc<dyn Rollouts>;
     let (now, current) = watch::channel(first);
+    let _heart = Heart::start(Arc::clone(&health), current.clone());
     let (api_at, api) = (running.fleet.api.clone(), api(&folder, &running, &kept, current.clone()));
     let served = server::serve(&folder, &api).map_err(|error| Failure::new(chain(&error)))?;
     let network = match &api_at {
@@ -182,17 +184,28 @@ fn tell(state: sd_notify::NotifyState<'_>) {
     let _ = sd_notify::notify(false, &[state]);
 }
 
-/// Beats for as long as the runtime that drives all rollouts turns, for whoever watches.
+/// Beats for as long as the runtime turns; the watchdog is fed while every rollout's own loop does.
 struct Heart(JoinHandle<()>);
 
 impl Heart {
-    fn start(health: Arc<Health>) -> Self {
+    fn start(health: Arc<Health>, rollouts: server::Current) -> Self {
         Self(tokio::spawn(async move {
+            let clock = SystemClock::new();
+            let mut asked = None;
             loop {
+                if asked.is_none_or(|at: Instant| at.elapsed() >= EVERY) {
+                    asked = Some(Instant::now());
+                    let (health, rollouts, now) =
+                        (Arc::clone(&health), rollouts.clone(), clock.now());
+                    tokio::spawn(async move { health.reported.ask(&rollouts, now).await });
+                }
                 let due = Instant::now() + BEAT;
                 tokio::time::sleep(BEAT).await;
                 health.beat(Instant::now().saturating_duration_since(due));
-                tell(sd_notify::NotifyState::Watchdog);
+                // A rollout whose loop hangs is what the watchdog is for.
+                if server::silent(&rollouts).is_none() {
+                    tell(sd_notify::NotifyState::Watchdog);
+                }
             }
         }))
     }

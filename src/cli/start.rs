@@ -60,6 +60,9 @@ pub(super) async fn run(args: StartArgs, format: Format) -> Result<Exit, Failure
 }
 
 fn said(answer: &StartAnswer, args: &StartArgs) -> String {
+    if let Some(open) = &answer.cancels {
+        return format!("{} is stable: {open} is taken back; next: tidegate watch", args.version);
+    }
     match (&answer.rollout, &answer.behind) {
         (Some(id), _) => {
             format!("{id} is under way; next: tidegate watch --service {}", args.service)

@@ -42,6 +42,7 @@ pub fn fleet(world: &World, state: PathBuf, poll: Millis) -> Result<fleet::Fleet
         xds: None,
         notify: BTreeMap::new(),
         escalation: Vec::new(),
+        reported: BTreeMap::new(),
         access: Default::default(),
         api: None,
     })

@@ -20,7 +20,7 @@ use crate::engine::input::Command;
 use crate::ports::Journal;
 use crate::spec::fleet::Fleet;
 use crate::spec::plan::{OnNewVersion, Plan};
-use crate::units::{RolloutId, Seq, ServiceName, Version};
+use crate::units::{Millis, RolloutId, Seq, ServiceName, Version};
 
 /// Pause before a rollout whose driving ended in an error is taken up again.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -42,6 +42,11 @@ pub trait Rollouts: Send + Sync {
 
     /// The fleet they belong to.
     fn fleet(&self) -> Arc<Fleet>;
+
+    /// One under way whose own loop has not turned for so long; a loop turns several times a second.
+    fn silent(&self, _longest: Duration) -> Option<RolloutId> {
+        None
+    }
 
     /// Approvals are asked for: the fleet says who people are.
     fn enforces(&self) -> bool;
@@ -247,6 +252,19 @@ impl Rollouts for Controller {
 
     fn fleet(&self) -> Arc<Fleet> {
         Arc::clone(&self.0.fleet)
+    }
+
+    fn silent(&self, longest: Duration) -> Option<RolloutId> {
+        let now = self.0.sites.values().next()?.clock.now();
+        let longest = Millis(u64::try_from(longest.as_millis()).unwrap_or(u64::MAX));
+        let running = self.0.running();
+        let mut views = running.values().map(|one| Arc::clone(&one.handle.views().borrow()));
+        let still = views.find(|view| {
+            // In quarantine nothing turns until a person says so.
+            let waits = view.rollout.quarantined.is_some() || view.rollout.phase.is_over();
+            !waits && now.since(view.at) > longest
+        });
+        still.map(|view| view.rollout.id.clone())
     }
 
     fn enforces(&self) -> bool {

@@ -73,7 +73,12 @@ pub fn notice(state: &Rollout, event: &Event) -> Option<(bool, String)> {
     let told = match event {
         Event::RollbackStarted { cause, .. } => (true, format!("{id}: rolling back: {cause}")),
         Event::RolledBack => {
-            (false, format!("{id}: rolled back; every region was read back at 0 %"))
+            let asked = state.rollback_asked.as_ref().zip(state.ended_at);
+            let took = asked.map_or(String::new(), |(asked, ended)| {
+                let longest = state.plan.manual_rollback.maximum_rollback_time;
+                format!(", {} after it was asked for ({longest} at most)", ended.since(asked.at))
+            });
+            (false, format!("{id}: rolled back; every region was read back at 0 %{took}"))
         }
         Event::Promoted { proven: true } => {
             (false, format!("{id}: {} is stable now", state.version))

@@ -159,6 +159,10 @@ pub struct StartAnswer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub behind: Option<RolloutId>,
+    /// What is taken back instead, because the version is the stable one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub cancels: Option<RolloutId>,
 }
 
 /// A service to take over.

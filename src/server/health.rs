@@ -13,7 +13,9 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use super::reported::Reported;
 use super::{Current, metrics};
+use crate::units::RolloutId;
 
 /// How often the loop says that it is alive.
 pub const BEAT: Duration = Duration::from_millis(250);
@@ -31,6 +33,8 @@ pub struct Health {
     /// Every rollout was taken up.
     resumed: AtomicBool,
     state: PathBuf,
+    /// Numbers that the fleet asks for.
+    pub reported: Reported,
 }
 
 impl Health {
@@ -43,6 +47,7 @@ impl Health {
             lag_ms: AtomicU64::new(0),
             resumed: AtomicBool::new(false),
             state,
+            reported: Reported::default(),
         }
     }
 
@@ -72,7 +77,10 @@ impl Health {
     }
 
     /// Why it should not be relied on; none when it can be.
-    async fn not_ready(&self) -> Option<String> {
+    async fn not_ready(&self, rollouts: &Current) -> Option<String> {
+        if let Some(id) = silent(rollouts) {
+            return Some(format!("{id} does not turn any more"));
+        }
         if !self.is_alive() {
             return Some("the loop is silent".to_owned());
         }
@@ -91,6 +99,13 @@ impl Health {
             Err(_) => Some("the state cannot be written".to_owned()),
         }
     }
+}
+
+/// A rollout under way whose own loop has not turned for long.
+#[must_use]
+pub fn silent(rollouts: &Current) -> Option<RolloutId> {
+    let rollouts = Arc::clone(&rollouts.borrow());
+    rollouts.silent(SILENCE_MAX)
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -170,7 +185,7 @@ async fn alive(State(told): State<Told>) -> (StatusCode, &'static str) {
 }
 
 async fn ready(State(told): State<Told>) -> (StatusCode, String) {
-    match told.health.not_ready().await {
+    match told.health.not_ready(&told.rollouts).await {
         None => (StatusCode::OK, "ready\n".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
@@ -179,6 +194,7 @@ async fn ready(State(told): State<Told>) -> (StatusCode, String) {
 async fn numbers(State(told): State<Told>) -> ([(&'static str, &'static str); 1], String) {
     let rollouts = Arc::clone(&told.rollouts.borrow());
     let all = rollouts.list().await.unwrap_or_default();
-    let text = metrics::render(&all, &told.counted, told.health.lag_seconds());
+    let own = metrics::render(&all, &told.counted, told.health.lag_seconds());
+    let text = told.health.reported.render() + &own;
     ([("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
 }

@@ -17,6 +17,7 @@ mod metrics;
 pub mod openapi;
 pub mod problem;
 mod replays;
+pub mod reported;
 mod routes;
 mod table;
 
@@ -45,7 +46,7 @@ use crate::driver::controller::Rollouts;
 use crate::ports::{Clock, Notice, Notifier};
 use crate::units::{RegionName, ServiceName, Timestamp};
 
-pub use health::{BEAT, Health, serve_health};
+pub use health::{BEAT, Health, serve_health, silent};
 pub use listen::{Listening, listen_tcp};
 
 use guard::Peer;

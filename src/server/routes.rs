@@ -301,11 +301,29 @@ pub(super) async fn start(
             format!("these files come to the plan {}, not to the one looked at", plan.digest);
         return Err(Problem::new("plan_digest_changed", 409, what));
     }
-    begun(api.rollouts().start(&service, plan, version, caller.actor()).await)
+    let rollouts = api.rollouts();
+    let open = rollouts.newest(&service).await?.filter(|known| known.running);
+    if let Some(open) = open.filter(|open| open.view.rollout.stable_version == version) {
+        return cancel(&api, &caller, &open.view.rollout).await;
+    }
+    begun(rollouts.start(&service, plan, version, caller.actor()).await)
+}
+
+/// The stable version is declared again: what is under way goes back, as if somebody had asked for that.
+async fn cancel(api: &Api, caller: &Caller, open: &Rollout) -> Result<Json<StartAnswer>, Problem> {
+    let (id, regions) = (&open.id, open.plan.regions.keys());
+    caller.may(api, Permission::Rollback, &id.service, regions)?;
+    let reason = format!("{} was declared again", open.stable_version);
+    let request = CommandRequest { reason, plan_digest: None };
+    let Json(answer) = command(api, caller, id, &HeaderMap::new(), request, Verb::Rollback).await?;
+    let cancels = Some(id.clone());
+    Ok(Json(StartAnswer { changed: answer.changed, rollout: None, behind: None, cancels }))
 }
 
 fn begun(begun: Result<Begun, driver::Error>) -> Result<Json<StartAnswer>, Problem> {
-    let answer = |changed, rollout, behind| Ok(Json(StartAnswer { changed, rollout, behind }));
+    let answer = |changed, rollout, behind| {
+        Ok(Json(StartAnswer { changed, rollout, behind, cancels: None }))
+    };
     match begun {
         Ok(Begun::Rollout(id)) => answer(true, Some(id), None),
         Ok(Begun::Behind(open)) => answer(true, None, Some(open)),

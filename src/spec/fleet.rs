@@ -28,6 +28,8 @@ pub struct Fleet {
     pub notify: BTreeMap<String, Notify>,
     /// Who is told of a page, and who later while nobody acknowledges it; empty: everybody at once.
     pub escalation: Vec<Level>,
+    /// Numbers about regions that `/metrics` tells, by their names.
+    pub reported: BTreeMap<String, Reported>,
     /// Who may do what.
     pub access: Access,
     /// Where the API is, beside the socket.
@@ -89,6 +91,15 @@ pub struct Email {
     pub to: Vec<String>,
     /// Name and password at the server.
     pub login: Option<(String, Secret)>,
+}
+
+/// A number that is asked of Prometheus.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reported {
+    /// One series of one value; `$region` is bound.
+    pub promql: String,
+    /// Whose source is asked for a number about the whole fleet; none: every region's for its own.
+    pub region: Option<RegionName>,
 }
 
 /// A level of the escalation.

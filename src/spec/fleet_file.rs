@@ -15,6 +15,7 @@ use super::fleet::{
 use super::fleet_targets::{Place, decode_targets};
 use super::notify_file;
 use super::plan::{Authority, Hook};
+use super::reported_file;
 use crate::units::{Millis, RegionName, ServiceName, SlotName, Weight, shown};
 
 /// Longest time of one try of a hook, where the file says nothing.
@@ -54,6 +55,8 @@ pub fn decode(decoder: &mut Decoder, text: &str) -> Option<Fleet> {
     let escalation = fields.get(decoder, "escalation", |decoder, node| {
         notify_file::decode_escalation(decoder, node, &notify, &names)
     });
+    let reported = fields
+        .get(decoder, "reported", |decoder, node| reported_file::decode(decoder, node, &names));
     let access = decode_access(decoder, &mut fields, &names, services.as_ref());
     let api_span = fields.key_span("api");
     let api = fields.get(decoder, "api", access_file::decode_api);
@@ -79,6 +82,7 @@ pub fn decode(decoder: &mut Decoder, text: &str) -> Option<Fleet> {
         xds,
         notify,
         escalation: escalation.unwrap_or_default(),
+        reported: reported.unwrap_or_default(),
         access,
         api,
     })

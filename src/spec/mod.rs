@@ -47,6 +47,8 @@ pub mod quantity;
 #[cfg(feature = "files")]
 pub mod reason;
 #[cfg(feature = "files")]
+mod reported_file;
+#[cfg(feature = "files")]
 pub mod schema;
 #[cfg(feature = "files")]
 pub mod selector;

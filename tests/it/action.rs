@@ -190,7 +190,7 @@ fn every_input_of_the_action_reaches_the_binary() {
             assert!(inputs.contains(&format!("\n  {name}:\n")), "{example}: {name}");
         }
     }
-    for output in ["rollout", "state", "proven", "cause", "plan-digest", "next"] {
+    for output in ["rollout", "state", "proven", "cause", "plan-digest", "next", "verdict", "url"] {
         assert!(action.contains(&format!("steps.tidegate.outputs.{output} ")), "{output}");
     }
 }

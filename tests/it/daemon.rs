@@ -245,6 +245,11 @@ async fn two_rollouts_at_once_are_driven_read_again_killed_and_taken_up() {
     let mut fleet = Fleet::start().await.with_metrics().await;
     let web = Web::start(&fleet).await;
     let folder = fleet.folder().to_owned();
+    let path = folder.join("tidegate.yaml");
+    let reported = "reported:\n  service_availability_per_region: {promql: \"min(up{region=\\\"$region\\\"})\"}\n  \
+        total_system_availability: {promql: \"min(up)\", source: us_east_1}\n  \
+        data_replication_lag: {promql: \"max(nobody_knows_this)\"}\n";
+    std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + reported).unwrap();
     let address = free_address().to_string();
     let serve = ["serve", "--listen", &address];
     let daemon = Running::start(&folder, &serve);
@@ -273,10 +278,26 @@ async fn two_rollouts_at_once_are_driven_read_again_killed_and_taken_up() {
     assert!(strange.errors.contains("no rollout `shop`"), "{strange:?}");
 
     // What Prometheus is told is what was read back.
-    let (_, numbers) = get(&address, "/metrics").await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let numbers = loop {
+        let (_, numbers) = get(&address, "/metrics").await;
+        if numbers.contains("service_availability_per_region{") {
+            break numbers;
+        }
+        assert!(Instant::now() < deadline, "{numbers}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
     let line = r#"tidegate_canary_weight_read_percent{service="web",region="us_east_1"} 25.0"#;
     assert!(numbers.contains(line), "{numbers}");
     assert!(numbers.contains(r#"tidegate_rollout_phase{service="web",phase="baking"} 1"#));
+    // Numbers that the fleet asks for; the one that Prometheus does not have is absent.
+    assert!(
+        numbers.contains("service_availability_per_region{region=\"us_east_1\"} 1.0"),
+        "{numbers}"
+    );
+    assert!(numbers.contains("\ntotal_system_availability 1.0"), "{numbers}");
+    assert!(!numbers.contains("data_replication_lag"), "{numbers}");
+    assert_eq!(numbers.matches("# EOF").count(), 1, "{numbers}");
     for name in ["load_balancer_calls", "load_balancer_call_seconds", "verdicts"] {
         assert!(
             numbers.contains(&format!("tidegate_{name}{{service=\"web\"")),

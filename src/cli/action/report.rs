@@ -8,6 +8,7 @@ use super::super::failure::Failure;
 use super::super::output;
 use super::named;
 use crate::engine::rollout::Rollout;
+use crate::engine::verdict::Outcome as Verdict;
 use crate::engine::why::outcome_text;
 use crate::spec::plan::Plan;
 use crate::spec::{Diagnostic, Severity};
@@ -26,6 +27,9 @@ pub struct Outcome {
     cause: String,
     digest: String,
     next: String,
+    verdict: String,
+    /// Where the rollout can be asked for.
+    pub url: String,
 }
 
 impl Outcome {
@@ -54,6 +58,8 @@ impl Outcome {
             cause: rollout.cause.as_ref().map_or(String::new(), ToString::to_string),
             digest: rollout.plan.digest.clone(),
             next,
+            verdict: rollout.judgement.as_ref().map_or("", |it| word(&it.stage)).to_owned(),
+            url: String::new(),
         }
     }
 
@@ -62,6 +68,14 @@ impl Outcome {
         let state = if plan.is_some() { "checked" } else { "failed" }.to_owned();
         let digest = plan.map_or(String::new(), |plan| plan.digest.clone());
         Self { state, digest, ..Self::default() }
+    }
+}
+
+fn word(outcome: &Verdict) -> &'static str {
+    match outcome {
+        Verdict::Pass => "pass",
+        Verdict::Fail => "fail",
+        Verdict::Undecided(_) => "undecided",
     }
 }
 
@@ -115,6 +129,8 @@ pub fn write(outcome: &Outcome, state: Option<&Rollout>) -> Result<(), Failure> 
         ("cause", outcome.cause.clone()),
         ("plan-digest", outcome.digest.clone()),
         ("next", outcome.next.clone()),
+        ("verdict", outcome.verdict.clone()),
+        ("url", outcome.url.clone()),
     ];
     let line = |(name, value): &(&str, String)| format!("{name}={}\n", single_line(value));
     append("GITHUB_OUTPUT", &outputs.iter().map(line).collect::<String>())?;

@@ -20,8 +20,33 @@ pub(super) struct FleetDocument {
     notify: Option<BTreeMap<String, NotifyBody>>,
     /// Who is told of a page, the first level at once, later ones while nobody acknowledges it.
     escalation: Option<Vec<LevelBody>>,
+    /// Numbers about regions that `/metrics` tells.
+    reported: Option<ReportedBody>,
     access: Option<AccessBody>,
     api: Option<ApiBody>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ReportedBody {
+    service_availability_per_region: Option<Question>,
+    cross_region_latency: Option<Question>,
+    data_replication_lag: Option<Question>,
+    regional_error_rates: Option<Question>,
+    capacity_utilization_per_region: Option<Question>,
+    total_system_availability: Option<Question>,
+    global_user_experience_score: Option<Question>,
+    cross_region_failover_success_rate: Option<Question>,
+    disaster_recovery_readiness: Option<Question>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Question {
+    /// One series of one value; `$region` is bound.
+    promql: String,
+    /// The region whose numbers are asked, for one about the whole fleet.
+    source: Option<String>,
 }
 
 /// A level of the escalation.

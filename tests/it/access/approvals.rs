@@ -163,3 +163,50 @@ async fn row_12_and_s48_in_an_emergency_one_person_stops_and_goes_back_and_never
     assert_eq!(world.post("ana", "/v1/services/api-gateway/thaw", nothing()).await.status, 200);
     assert_eq!(world.post("rita", "/v1/services/api-gateway/retry", nothing()).await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s07_the_stable_version_declared_again_takes_the_canary_back() {
+    let mut world = World::start().await;
+    let id = world.begin("web").await;
+    let mut again = start("web");
+    again["version"] = json!("v1");
+    // It is a way back: who may not ask for one does not get it by this door.
+    let denied = world.post("rita", "/v1/rollouts", again.clone()).await;
+    assert_eq!((denied.status, denied.title()), (403, "not_allowed"), "{denied:?}");
+    let may = FLEET.replace("allow: [read, start, adopt, undo]", "allow: [read, start, rollback]");
+    world.reload(&may.replace("releaser: [read, start, undo]", "releaser: [read, rollback]")).await;
+    let asked = world.post("rita", "/v1/rollouts", again).await;
+    assert_eq!((asked.status, &asked.body["cancels"]), (200, &json!(id)), "{asked:?}");
+    assert_eq!(
+        world.post("ana", &format!("/v1/rollouts/{id}/rollback"), nothing()).await.status,
+        200
+    );
+    world.until(&id, "rolled_back").await;
+    let view = world.get("ana", &format!("/v1/rollouts/{id}")).await;
+    assert_eq!(view.body["rollout"]["cause"]["asked"]["reason"], "v1 was declared again");
+    world.until_told("after it was asked for (15m at most)").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s09_and_s10_a_rollout_keeps_its_plan_and_what_is_stable_starts_nothing() {
+    let world = World::start().await;
+    let mut same = start("web");
+    same["version"] = json!("v1");
+    let nothing_new = world.post("rita", "/v1/rollouts", same).await;
+    assert_eq!(
+        (nothing_new.status, &nothing_new.body["changed"]),
+        (200, &json!(false)),
+        "{nothing_new:?}"
+    );
+    let id = world.begin("web").await;
+    let path = format!("/v1/rollouts/{id}");
+    let before = world.get("rob", &path).await.body["rollout"]["plan"].clone();
+    // The same version with an edited file: it is under way already, under the plan that it has.
+    let mut edited = start("web");
+    let text = edited["pipeline"]["text"].as_str().unwrap().replace("duration: 1h", "duration: 2h");
+    edited["pipeline"]["text"] = json!(text);
+    let refused = world.post("rita", "/v1/rollouts", edited).await;
+    assert_eq!((refused.status, refused.title()), (409, "under_way"), "{refused:?}");
+    assert_eq!(world.get("rob", &path).await.body["rollout"]["plan"], before);
+    assert_eq!(before["digest"].as_str().unwrap().len(), 64);
+}

@@ -208,6 +208,7 @@ impl Address {
             xds: None,
             notify: BTreeMap::new(),
             escalation: Vec::new(),
+            reported: BTreeMap::new(),
             access: Default::default(),
             api: None,
         }
