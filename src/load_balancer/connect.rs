@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::envoy::file::{self, FileBalancer};
 #[cfg(feature = "xds")]
 use super::envoy::xds;
+use super::haproxy::HaproxyBalancer;
 use crate::ports::{InstanceReading, LoadBalancer, Split};
 use crate::spec::fleet::{Adapter, Fleet, Target};
 use crate::units::{Generation, RegionName, ServiceName, TargetName};
@@ -63,6 +64,9 @@ pub enum Error {
     #[cfg(feature = "xds")]
     #[error("xds: {0}")]
     Port(xds::Error),
+    /// A target without two slots.
+    #[error("{0}: two slots are needed")]
+    Slots(TargetKey),
     /// No address is given.
     #[error("{0}: the fleet has no `xds` address to serve it at")]
     NoAddress(TargetKey),
@@ -100,6 +104,11 @@ pub async fn connect(
             Adapter::EnvoyFile(settings) => {
                 let made = FileBalancer::new(key.to_string(), settings);
                 let made = made.map_err(|error| Error::File { target: key.clone(), error })?;
+                targets.insert(key, Arc::new(made));
+            }
+            Adapter::Haproxy(settings) => {
+                let made = HaproxyBalancer::new(key.to_string(), settings);
+                let made = made.ok_or_else(|| Error::Slots(key.clone()))?;
                 targets.insert(key, Arc::new(made));
             }
             #[cfg(feature = "xds")]

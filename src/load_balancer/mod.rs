@@ -2,5 +2,6 @@
 
 mod connect;
 pub mod envoy;
+pub mod haproxy;
 
 pub use connect::{Connected, Error, Known, TargetKey, connect};

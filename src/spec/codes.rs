@@ -128,6 +128,13 @@ codes! {
     SLOTS = "fleet::slots";
     /// Envoys that fetch their routes need the top-level `xds` block; beyond loopback it needs mutual TLS.
     XDS = "fleet::xds";
+    /// With `promotion: swap` the weights at the end of a rollout are those that stay. A load balancer that comes back with
+    /// the weights of its own configuration would send everybody to the old version after its next restart, so it needs
+    /// a `persist` hook that writes them there (for HAProxy: the server-state file, or the configuration itself).
+    WEIGHTS_DO_NOT_STAY = "fleet::weights_do_not_stay";
+    /// The load balancer's own steps are too coarse for this weight: HAProxy's are 1 in 256, so nothing below 0.4 % and
+    /// above 99.6 % but 0 and 100.
+    TOO_FINE = "fleet::weight_too_fine";
     /// A stage starts only if its bake fits into a window, and no window of that region is as long as the bake.
     WINDOW_TOO_SHORT = "reason::window_too_short";
     /// Beyond loopback the API needs TLS, and people that the fleet names: whoever reaches it moves production traffic.

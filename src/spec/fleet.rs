@@ -272,6 +272,28 @@ pub enum Adapter {
     Envoy(EnvoyXds),
     /// Envoys that watch a route file.
     EnvoyFile(EnvoyFile),
+    /// HAProxy's runtime API.
+    Haproxy(Haproxy),
+}
+
+/// Two servers of an HAProxy backend.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Haproxy {
+    /// Its runtime API.
+    pub socket: HaproxySocket,
+    /// The backend.
+    pub backend: String,
+    /// Slot → server of the backend.
+    pub servers: BTreeMap<SlotName, String>,
+}
+
+/// Where HAProxy's runtime API is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HaproxySocket {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// A TCP port.
+    Tcp(std::net::SocketAddr),
 }
 
 /// Envoys fed by xDS.

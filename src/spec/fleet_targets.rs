@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::codes;
 use super::decode::Decoder;
 use super::file::{Node, Value};
-use super::fleet::{Adapter, EnvoyFile, EnvoyXds, Target};
+use super::fleet::{Adapter, EnvoyFile, EnvoyXds, Haproxy, HaproxySocket, Target};
 use super::fleet_file::decode_url;
 use crate::units::{RegionName, SlotName, TargetName};
 
@@ -63,14 +63,13 @@ fn decode_target(
         fields.get(decoder, "envoy", |decoder, node| decode_envoy(decoder, region, node, place));
     let file =
         fields.get(decoder, "envoy_file", |decoder, node| decode_envoy_file(decoder, node, place));
-    if fields.key_span("envoy").is_some() == fields.key_span("envoy_file").is_some() {
-        let help = "`envoy` fetches its routes from Tidegate, `envoy_file` watches a file";
-        decoder.error(
-            codes::MISSING_KEY,
-            fields.span,
-            "a target needs exactly one of `envoy` and `envoy_file`",
-            help,
-        );
+    let haproxy =
+        fields.get(decoder, "haproxy", |decoder, node| decode_haproxy(decoder, node, place));
+    let kinds = ["envoy", "envoy_file", "haproxy"];
+    if kinds.iter().filter(|kind| fields.key_span(kind).is_some()).count() != 1 {
+        let help = "`envoy` fetches its routes from Tidegate, `envoy_file` watches a file, `haproxy` is told over its socket";
+        let message = format!("a target needs exactly one of {}", kinds.join(", "));
+        decoder.error(codes::MISSING_KEY, fields.span, message, help);
     }
     if let (Some(span), false) = (fields.key_span("envoy"), place.has_xds) {
         let help = "add for example `xds: {listen: \"127.0.0.1:18000\"}`, or use `envoy_file`";
@@ -83,7 +82,8 @@ fn decode_target(
     }
     let at = decoder.at(fields.span);
     fields.finish(decoder);
-    let adapter = xds.map(Adapter::Envoy).or_else(|| file.map(Adapter::EnvoyFile))?;
+    let envoy = xds.map(Adapter::Envoy).or_else(|| file.map(Adapter::EnvoyFile));
+    let adapter = envoy.or_else(|| haproxy.map(Adapter::Haproxy))?;
     Some(Target { name: name?, at, adapter })
 }
 
@@ -144,6 +144,41 @@ fn decode_envoy_file(decoder: &mut Decoder, node: &Node, place: &Place) -> Optio
     Some(EnvoyFile { route: route?, path: path?, clusters: clusters?, admin: admin? })
 }
 
+fn decode_haproxy(decoder: &mut Decoder, node: &Node, place: &Place) -> Option<Haproxy> {
+    let mut fields = decoder.fields(node)?;
+    let socket = fields.require(decoder, "socket", |decoder, node| {
+        let text = decoder.text(node)?;
+        Some(text.parse().map_or_else(|_| HaproxySocket::Unix(text.into()), HaproxySocket::Tcp))
+    });
+    // Names end up in commands: nothing but a name may stand there.
+    let backend = fields.require(decoder, "backend", haproxy_name);
+    let servers =
+        fields.require(decoder, "servers", |decoder, node| decode_clusters(decoder, node, place));
+    fields.finish(decoder);
+    let servers = servers?;
+    if let Some(name) = servers.values().find(|name| !is_haproxy_name(name)) {
+        let message = format!("`{}` cannot be the name of a server", crate::units::shown(name));
+        decoder.error(codes::INVALID_NAME, node.span, message, HAPROXY_NAME);
+        return None;
+    }
+    Some(Haproxy { socket: socket?, backend: backend?, servers })
+}
+
+const HAPROXY_NAME: &str = "HAProxy's names are letters, digits, `-`, `_`, `.` and `:`";
+
+fn is_haproxy_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c))
+}
+
+fn haproxy_name(decoder: &mut Decoder, node: &Node) -> Option<String> {
+    let name = decoder.text(node)?;
+    if !is_haproxy_name(&name) {
+        decoder.error(codes::INVALID_NAME, node.span, "this is no name of a backend", HAPROXY_NAME);
+        return None;
+    }
+    Some(name)
+}
+
 fn decode_clusters(
     decoder: &mut Decoder,
     node: &Node,
@@ -157,8 +192,8 @@ fn decode_clusters(
         && different.len() == 2;
     if !complete {
         let help =
-            format!("write {{{}: ..., {}: ...}} with two different clusters", slots[0], slots[1]);
-        decoder.error(codes::SLOTS, node.span, "each slot needs a cluster of its own", help);
+            format!("write {{{}: ..., {}: ...}} with two different names", slots[0], slots[1]);
+        decoder.error(codes::SLOTS, node.span, "each slot needs a name of its own here", help);
         return None;
     }
     Some(

@@ -6,10 +6,10 @@ use super::build::{finding, length};
 use super::codes;
 use super::diagnostic::{Diagnostics, Severity};
 use super::file::Span;
-use super::fleet::{Fleet, Region};
+use super::fleet::{Adapter, Fleet, Region};
 use super::fleet_file::is_largest;
 use super::pipeline::{PipelineFile, StageFile};
-use super::plan::{Analysis, Criterion, Location, Measurement, Plan, Test};
+use super::plan::{Analysis, Criterion, Hook, Location, Measurement, Plan, Test};
 use super::selector;
 use crate::units::{Millis, RegionName, Weight};
 
@@ -61,6 +61,7 @@ pub fn plan(pipeline: &PipelineFile, plan: &Plan, fleet: &Fleet, problems: &mut 
     reasoner.empty();
     reasoner.approvals();
     reasoner.windows();
+    reasoner.haproxy();
 }
 
 struct Reasoner<'a> {
@@ -199,6 +200,48 @@ impl Reasoner<'_> {
                         self.warn(codes::NO_CANARY, region_span(file, region), message, help);
                     }
                 }
+            }
+        }
+    }
+
+    /// What HAProxy cannot keep, or cannot show.
+    fn haproxy(&mut self) {
+        let (pipeline, plan) = (self.pipeline, self.plan);
+        let Some(service) = self.fleet.services.get(&plan.service) else { return };
+        let is = |region: &&RegionName| {
+            let targets = service.targets.get(*region);
+            targets
+                .is_some_and(|all| all.iter().any(|it| matches!(it.adapter, Adapter::Haproxy(_))))
+        };
+        let regions: Vec<&RegionName> = plan.regions.keys().filter(is).collect();
+        let Some(first) = regions.first() else { return };
+        if !plan.hooks.contains(&Hook::Persist) {
+            let message = format!(
+                "{first}: HAProxy comes back from a restart with the weights of its configuration"
+            );
+            let help = "add a `persist` hook to the service that makes the new weights stay";
+            let code = codes::WEIGHTS_DO_NOT_STAY;
+            self.problems.push(finding(
+                Severity::Error,
+                code,
+                service.at.clone(),
+                1,
+                message,
+                help,
+            ));
+        }
+        for (stage, file) in plan.stages.iter().zip(&pipeline.stages) {
+            let fine = |weight: &Weight| {
+                let steps = weight.hundredths();
+                (1..40).contains(&steps) || (9_961..10_000).contains(&steps)
+            };
+            let asked = stage.steps.iter().flat_map(|step| &step.weights);
+            let found =
+                asked.into_iter().find(|(name, weight)| regions.contains(name) && fine(weight));
+            if let Some((region, weight)) = found {
+                let message = format!("{weight} in {region} is finer than HAProxy's weights");
+                let help = "between 0.4% and 99.6%, or 0 and 100";
+                self.say(Severity::Error, codes::TOO_FINE, file.span, message, help);
             }
         }
     }

@@ -3,6 +3,7 @@
 mod abuse;
 mod approvals;
 mod audit;
+mod cli;
 mod github;
 mod log;
 mod routes;

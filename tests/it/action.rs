@@ -140,11 +140,8 @@ async fn a_workflow_whose_rollout_goes_back_fails_with_the_reason() {
 async fn a_workflow_that_waits_for_a_person_hands_over_and_another_goes_on() {
     let fleet = fleet().await;
     let quick = std::fs::read_to_string(fleet.folder().join("pipelines/quick.yaml")).unwrap();
-    let gated = quick.replacen(
-        "traffic_percentage: 25",
-        "traffic_percentage: 25\n      gates: [a person looks first]",
-        1,
-    );
+    let gated =
+        quick.replacen("traffic_percentage: 25", "traffic_percentage: 25\n      approvals: 1", 1);
     fleet.write("pipelines/gated.yaml", &gated);
     let more = "pipeline: pipelines/gated.yaml, version: v2, allow-handover: \"true\"";
     let (succeeded, told, log) = Act::start(&fleet, &workflow(&fleet, more)).ended();

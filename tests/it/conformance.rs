@@ -18,6 +18,8 @@ pub struct Subject<'a> {
     pub stable: SlotName,
     /// Generations are counted up from here.
     pub generation: u64,
+    /// The balancer has a place for them.
+    pub stores_generation: bool,
 }
 
 impl Subject<'_> {
@@ -34,7 +36,7 @@ impl Subject<'_> {
         assert!(reading.settled, "{canary_percent} %: {reading:?}");
         assert_eq!(
             (&reading.split, reading.generation),
-            (&split, Some(Generation(self.generation)))
+            (&split, self.stores_generation.then_some(Generation(self.generation)))
         );
         reading
     }

@@ -208,6 +208,37 @@ fn events(folder: &Path, rollout: &str, last: u64, count: usize) -> (Vec<u64>, S
     panic!("the stream ended: {ids:?}")
 }
 
+/// What Prometheus is told is what was read back.
+async fn tells_numbers(address: &str) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let numbers = loop {
+        let (_, numbers) = get(address, "/metrics").await;
+        if numbers.contains("service_availability_per_region{") {
+            break numbers;
+        }
+        assert!(Instant::now() < deadline, "{numbers}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let line = r#"tidegate_canary_weight_read_percent{service="web",region="us_east_1"} 25.0"#;
+    assert!(numbers.contains(line), "{numbers}");
+    assert!(numbers.contains(r#"tidegate_rollout_phase{service="web",phase="baking"} 1"#));
+    // Numbers that the fleet asks for; the one that Prometheus does not have is absent.
+    assert!(
+        numbers.contains("service_availability_per_region{region=\"us_east_1\"} 1.0"),
+        "{numbers}"
+    );
+    assert!(numbers.contains("\ntotal_system_availability 1.0"), "{numbers}");
+    assert!(!numbers.contains("data_replication_lag"), "{numbers}");
+    assert_eq!(numbers.matches("# EOF").count(), 1, "{numbers}");
+    for name in ["load_balancer_calls", "load_balancer_call_seconds", "verdicts"] {
+        assert!(
+            numbers.contains(&format!("tidegate_{name}{{service=\"web\"")),
+            "{name}: {numbers}"
+        );
+    }
+    assert!(numbers.contains("tidegate_loop_lag_seconds") && numbers.ends_with("# EOF\n"));
+}
+
 /// Who was away is told what came after the last thing heard.
 fn tells_what_came_after(folder: &Path, rollout: &str) {
     let (ids, data) = events(folder, rollout, 0, 3);
@@ -277,35 +308,7 @@ async fn two_rollouts_at_once_are_driven_read_again_killed_and_taken_up() {
     let strange = call(&folder, &["pause", "shop"]).expect(2);
     assert!(strange.errors.contains("no rollout `shop`"), "{strange:?}");
 
-    // What Prometheus is told is what was read back.
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let numbers = loop {
-        let (_, numbers) = get(&address, "/metrics").await;
-        if numbers.contains("service_availability_per_region{") {
-            break numbers;
-        }
-        assert!(Instant::now() < deadline, "{numbers}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
-    let line = r#"tidegate_canary_weight_read_percent{service="web",region="us_east_1"} 25.0"#;
-    assert!(numbers.contains(line), "{numbers}");
-    assert!(numbers.contains(r#"tidegate_rollout_phase{service="web",phase="baking"} 1"#));
-    // Numbers that the fleet asks for; the one that Prometheus does not have is absent.
-    assert!(
-        numbers.contains("service_availability_per_region{region=\"us_east_1\"} 1.0"),
-        "{numbers}"
-    );
-    assert!(numbers.contains("\ntotal_system_availability 1.0"), "{numbers}");
-    assert!(!numbers.contains("data_replication_lag"), "{numbers}");
-    assert_eq!(numbers.matches("# EOF").count(), 1, "{numbers}");
-    for name in ["load_balancer_calls", "load_balancer_call_seconds", "verdicts"] {
-        assert!(
-            numbers.contains(&format!("tidegate_{name}{{service=\"web\"")),
-            "{name}: {numbers}"
-        );
-    }
-    assert!(numbers.contains("tidegate_loop_lag_seconds") && numbers.ends_with("# EOF\n"));
-
+    tells_numbers(&address).await;
     tells_what_came_after(&folder, "web-1");
 
     reads_its_fleet_again(&daemon, &folder);

@@ -50,6 +50,7 @@ fn subject<'a>(balancer: &'a dyn LoadBalancer, envoy: &Envoy) -> Subject<'a> {
         canary: slot("green"),
         stable: slot("blue"),
         generation: 0,
+        stores_generation: true,
     }
 }
 

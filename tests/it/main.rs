@@ -20,6 +20,7 @@ mod examples;
 #[cfg(feature = "fault-injection")]
 mod faults;
 mod golden;
+mod haproxy;
 mod judge;
 mod metrics;
 mod notify;

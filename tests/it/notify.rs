@@ -15,6 +15,7 @@ use tidegate::ports::{Notice, Notifier};
 
 use crate::binary_xds::process::{Running, call};
 use crate::binary_xds::story::{fleet, run};
+use crate::parts::alertmanager::Alertmanager;
 use crate::parts::port::free_address;
 
 type Received = Arc<Mutex<Vec<(HeaderMap, String)>>>;
@@ -218,4 +219,29 @@ async fn a_page_goes_up_level_by_level_over_a_restart_until_somebody_acknowledge
     assert_eq!(tested.json().as_array().unwrap().len(), 1, "{tested:?}");
     until("the test has come", || mails.lock().unwrap().len() == 3).await;
     call(folder.path(), &["notify", "test", "--level", "4"]).expect(2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alertmanager_is_told_once_by_key_who_is_affected_and_what_to_do() {
+    let alertmanager = Alertmanager::start().await;
+    let text = format!(
+        "{}notify:\n  am: {{alertmanager: {{url: \"{}\"}}}}\n",
+        crate::access::FLEET,
+        alertmanager.url
+    );
+    let (fleet, problems) = tidegate::spec::fleet_from_text("tidegate.yaml", &text);
+    let fleet = fleet.unwrap_or_else(|| panic!("{problems}"));
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path(), &fleet.notify, &fleet.escalation).unwrap();
+    let mut notice = Notice::new("web-1/7".to_owned(), true, "web-1: rolling back".to_owned());
+    notice.lines = vec!["you may: tidegate why".to_owned()];
+    outbox.notify(&notice).await;
+    outbox.notify(&notice).await;
+    outbox.drain(Duration::from_secs(10)).await;
+    let alerts = alertmanager.alerts().await.unwrap();
+    assert_eq!(alerts.len(), 1, "{alerts:?}");
+    let (labels, annotations) = (&alerts[0]["labels"], &alerts[0]["annotations"]);
+    assert_eq!((&labels["alertname"], &labels["severity"]), (&"Tidegate".into(), &"page".into()));
+    assert_eq!(annotations["summary"], "web-1: rolling back");
+    assert_eq!(annotations["description"], "you may: tidegate why");
 }

@@ -558,3 +558,27 @@ fn windows_and_freezes_are_read_in_their_zones_and_refused_where_they_cannot_be(
         assert!(problems.has_errors() && problems.to_string().contains(word), "{more}: {problems}");
     }
 }
+
+#[test]
+fn haproxy_needs_what_makes_its_weights_stay_and_weights_that_it_can_show() {
+    let fleet = "regions: {a: {share: 100%, labels: {region: a}, prometheus: {url: \"http://p\"}}}\nservices:\n  api-gateway:\n    authority: full\n    slots: [blue, green]\n    metrics: {backend: be, server: \"{slot}\"}\n    hooks: {persist: [./persist.sh, \"{region}\"]}\n    targets:\n      a: [{name: edge, haproxy: {socket: /run/haproxy.sock, backend: be, servers: {blue: one, green: two}}}]\n";
+    let pipeline = "deployment_pipeline:\n  regional_stages:\n    first:\n      regions: [a]\n      traffic_percentage: 5\n      validation_criteria: [error_rate_increase < 1%]\n      duration: 10m\n    all:\n      regions: [a]\n      traffic_percentage: 100\n      validation_criteria: [error_rate < 5%]\n      duration: 10m\n";
+    let run = |pipeline: &str, fleet: &str| check("p.yaml", pipeline, "analysis/haproxy", fleet);
+    let (plan, problems) = run(pipeline, fleet);
+    assert!(plan.is_some() && !problems.has_errors(), "{problems}");
+    let without = fleet.replace("    hooks: {persist: [./persist.sh, \"{region}\"]}\n", "");
+    assert_eq!(count(&run(pipeline, &without).1, codes::WEIGHTS_DO_NOT_STAY), 1);
+    for weight in ["0.1", "0.39", "99.7"] {
+        let fine =
+            pipeline.replace("traffic_percentage: 5\n", &format!("traffic_percentage: {weight}\n"));
+        assert_eq!(count(&run(&fine, fleet).1, codes::TOO_FINE), 1, "{weight}");
+    }
+    for (from, to) in [
+        ("backend: be,", "backend: \"be;disable server be/one\","),
+        ("green: two", "green: \"two 1; shutdown\""),
+        ("green: two", "green: one"),
+    ] {
+        let (read, problems) = spec::fleet_from_text("fleet.yaml", &fleet.replace(from, to));
+        assert!(read.is_none() && problems.has_errors(), "{to}: {problems}");
+    }
+}

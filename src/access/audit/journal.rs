@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use serde_json::json;
 use sha2::{Digest, Sha256};
-use tracing::error;
+use tracing::{error, warn};
 
 use super::Audit;
 use super::record::{Concerns, concerns, record};
@@ -13,10 +14,10 @@ use crate::engine::event::Fact;
 use crate::engine::rollout::Rollout;
 use crate::engine::service::ServiceState;
 use crate::ports::{Checkpoint, Journal, JournalError};
-use crate::units::{RegionName, RolloutId, Seq, ServiceName};
+use crate::units::{RegionName, RolloutId, Seq, ServiceName, Timestamp};
 
-/// Facts that a ledger which is behind is given at most; more than any service has between two starts.
-const BEHIND_MAX: usize = 1_000_000;
+/// Facts that a ledger which is behind is given at most; older ones stand in the journal alone.
+const BEHIND_MAX: usize = 100_000;
 
 /// The journal, and the ledgers beside it.
 pub struct Audited {
@@ -46,11 +47,15 @@ impl Audited {
             std::mem::take(&mut *self.behind.lock().unwrap_or_else(PoisonError::into_inner));
         for service in behind {
             let Some((state, seq)) = self.inner.service(&service).await? else { continue };
+            self.after_restore(&state, seq);
             let oldest = state.regions.keys().map(|it| self.audit.cursor(it, service.as_str()));
             let oldest = oldest.min().unwrap_or(0);
             let missing = usize::try_from(seq.0.saturating_sub(oldest)).unwrap_or(BEHIND_MAX);
             if missing == 0 {
                 continue;
+            }
+            if missing > BEHIND_MAX {
+                warn!(%service, missing, "the oldest facts are not in the audit, the journal has them");
             }
             let facts = self.inner.history(&service, None, missing.min(BEHIND_MAX)).await?;
             for (seq, fact) in facts {
@@ -58,6 +63,21 @@ impl Audited {
             }
         }
         Ok(())
+    }
+
+    /// A journal that is older than a ledger was restored: the ledger says so, and goes on from there.
+    fn after_restore(&self, state: &ServiceState, seq: Seq) {
+        for region in state.regions.keys() {
+            if self.audit.cursor(region, state.name.as_str()) <= seq.0 {
+                continue;
+            }
+            let what = "the journal is older than this ledger: it was restored";
+            let record =
+                json!({"kind": "restored", "service": state.name, "stream": seq, "what": what});
+            if let Err(error) = self.audit.append(region, Timestamp(0), &record, true) {
+                error!(%region, %error, "the audit is behind");
+            }
+        }
     }
 
     /// Puts one fact into the ledgers that do not have it.

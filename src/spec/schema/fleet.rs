@@ -369,6 +369,7 @@ enum AuthorityWord {
 struct TargetBody {
     name: String,
     envoy: Option<EnvoyBody>,
+    haproxy: Option<HaproxyBody>,
     envoy_file: Option<EnvoyFileBody>,
 }
 
@@ -384,6 +385,17 @@ struct EnvoyBody {
     min_instances: Option<u32>,
     forget_after: Option<String>,
     admin: Option<Vec<String>>,
+}
+
+/// Two servers of an HAProxy backend, by its runtime API.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct HaproxyBody {
+    /// A path, or an address and port.
+    socket: String,
+    backend: String,
+    /// Slot to server.
+    servers: BTreeMap<String, String>,
 }
 
 #[derive(JsonSchema)]

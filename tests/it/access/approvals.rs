@@ -210,3 +210,25 @@ async fn s09_and_s10_a_rollout_keeps_its_plan_and_what_is_stable_starts_nothing(
     assert_eq!(world.get("rob", &path).await.body["rollout"]["plan"], before);
     assert_eq!(before["digest"].as_str().unwrap().len(), 64);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_load_balancer_that_never_answers_delays_nobody_else() {
+    let world = World::start().await;
+    world.hang("api-gateway", "eu_west_1");
+    let stuck = world.post("rita", "/v1/rollouts", start("api-gateway")).await;
+    assert_eq!(stuck.status, 200, "{stuck:?}");
+    let begun = std::time::Instant::now();
+    let id = world.begin("web").await;
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+    for who in ["ana", "ben"] {
+        world.post(who, &format!("/v1/rollouts/{id}/approve"), nothing()).await;
+    }
+    world.until(&id, "baking").await;
+    let view = world.get("ana", "/v1/rollouts/api-gateway-1").await;
+    assert_eq!(view.body["rollout"]["phase"], "preparing", "{view:?}");
+    // Also the stuck one is taken back as far as it can be, and says where it is not.
+    world.post("ana", "/v1/rollouts/api-gateway-1/rollback", nothing()).await;
+    world.post("ben", "/v1/rollouts/api-gateway-1/rollback", nothing()).await;
+    let why = world.get("ana", "/v1/rollouts/api-gateway-1/why").await.body["text"].to_string();
+    assert!(why.contains("rolling back") && why.contains("eu_west_1"), "{why}");
+}

@@ -215,3 +215,28 @@ async fn a_refusal_is_kept_where_it_concerns_and_a_flood_of_them_is_not() {
     let kept = audit.read(&regions[0], 0, 1_000).unwrap().len();
     assert!(kept <= 102, "{kept}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_restored_from_yesterday_is_said_and_what_comes_after_is_audited() {
+    let (folder, old) = (audited().await, tempfile::tempdir().unwrap());
+    let (service, all): (ServiceName, _) = (SERVICE.parse().unwrap(), facts());
+    let mut seq = Seq(0);
+    {
+        let store = Store::open(old.path()).unwrap();
+        for fact in &all[..all.len() / 2] {
+            seq = store.append(&service, seq, std::slice::from_ref(fact), None).await.unwrap();
+        }
+    }
+    std::fs::rename(folder.path().join("audit"), old.path().join("audit")).unwrap();
+    let (journal, audit) = open(old.path()).await;
+    let before = lines(old.path()).len();
+    for fact in &all[all.len() / 2..] {
+        seq = journal.append(&service, seq, std::slice::from_ref(fact), None).await.unwrap();
+    }
+    audit.sign();
+    let after = lines(old.path());
+    assert!(after[before - 1].contains("\"kind\":\"restored\""), "{}", after[before - 1]);
+    assert!(after[before].contains("\"kind\":\"fact\""), "{}", after[before]);
+    assert!(after.iter().skip(before).any(|line| line.contains("\"frozen\"")));
+    assert!(whole(&verify(old.path(), None).unwrap()));
+}

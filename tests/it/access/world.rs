@@ -1,6 +1,7 @@
 //! Two regions, two services and five people around a controller and its API.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -127,13 +128,13 @@ impl Auditor for Refused {
 }
 
 /// A balancer that does what it is told.
-pub struct InMemory(Mutex<(Split, Generation)>);
+pub struct InMemory(Mutex<(Split, Generation)>, AtomicBool);
 
 impl InMemory {
     fn new() -> Self {
         let slots = [("blue", Weight::FULL), ("green", Weight::ZERO)];
         let split = slots.map(|(slot, weight)| (slot.parse().unwrap(), weight));
-        Self(Mutex::new((split.into(), Generation(0))))
+        Self(Mutex::new((split.into(), Generation(0))), AtomicBool::new(false))
     }
 
     fn now(&self) -> Reading {
@@ -161,6 +162,10 @@ impl LoadBalancer for InMemory {
     }
 
     async fn read(&self) -> Result<Reading, LoadBalancerError> {
+        if self.1.load(Ordering::Relaxed) {
+            // As one that neither answers nor breaks off.
+            std::future::pending::<()>().await;
+        }
         Ok(self.now())
     }
 
@@ -245,6 +250,12 @@ impl World {
             balancers,
             client,
         }
+    }
+
+    /// From now on a service's balancer in a region answers nobody.
+    pub fn hang(&self, service: &str, region: &str) {
+        let place = (service.parse().unwrap(), region.parse().unwrap());
+        self.balancers[&place].1.store(true, Ordering::Relaxed);
     }
 
     /// As after SIGHUP with this file.

@@ -1,0 +1,91 @@
+//! A real HAProxy.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::port::free_address;
+
+/// One with the backend `be`, whose servers `blue` and `green` begin at 100 and 0; killed with this value.
+pub struct Haproxy {
+    child: Option<Child>,
+    pub listener: SocketAddr,
+    /// Its runtime API with all rights, and one with none.
+    pub socket: PathBuf,
+    pub weak_socket: PathBuf,
+    /// The runtime API over TCP.
+    pub tcp: SocketAddr,
+    folder: tempfile::TempDir,
+}
+
+impl Haproxy {
+    /// Starts it in front of two servers, and waits until it answers.
+    pub fn start(blue: SocketAddr, green: SocketAddr) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (listener, tcp) = (free_address(), free_address());
+        let (socket, weak) = (folder.path().join("admin.sock"), folder.path().join("user.sock"));
+        let config = format!(
+            "global\n  stats socket {} mode 600 level admin\n  stats socket {} mode 600 level user\n  \
+             stats socket ipv4@{tcp} level admin\n  nbthread 1\n\
+             defaults\n  mode http\n  timeout connect 2s\n  timeout client 30s\n  timeout server 30s\n\
+             frontend web\n  bind {listener}\n  default_backend be\n\
+             backend be\n  balance random(1)\n  server blue {blue} weight 100 check inter 200ms\n  \
+             server green {green} weight 0 check inter 200ms\n",
+            socket.display(),
+            weak.display(),
+        );
+        std::fs::write(folder.path().join("haproxy.cfg"), config).unwrap();
+        let mut own = Self { child: None, listener, socket, weak_socket: weak, tcp, folder };
+        own.restart();
+        own
+    }
+
+    /// Kills it and starts it again with its configuration.
+    pub fn restart(&mut self) {
+        self.kill();
+        let child = Command::new("haproxy")
+            .args(["-db", "-f"])
+            .arg(self.folder.path().join("haproxy.cfg"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("haproxy: apt-get install -y haproxy");
+        self.child = Some(child);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.say("show info").is_none_or(|answer| !answer.contains("Pid:")) {
+            assert!(Instant::now() < deadline, "HAProxy does not answer");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// What somebody types at its socket; none while nobody answers.
+    pub fn say(&self, line: &str) -> Option<String> {
+        let mut stream = UnixStream::connect(&self.socket).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        stream.write_all(format!("{line}\n").as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+}
+
+impl Drop for Haproxy {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // It may be gone already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
