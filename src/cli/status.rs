@@ -128,17 +128,15 @@ async fn recorded_rows(args: &StatusArgs) -> Result<Vec<Row>, Failure> {
 }
 
 pub(super) async fn history(args: &HistoryArgs, format: Format) -> Result<Exit, Failure> {
-    let mut facts = match args.api.server.server {
-        Some(_) => args.api.remote()?.history(&args.service, args.limit).await?,
-        None => offline::facts(&args.api.state.folder()?, &args.service, None)?,
+    let (facts, state) = match args.api.server.server {
+        Some(_) => {
+            let remote = args.api.remote()?;
+            let facts = remote.history(&args.service, args.limit).await?;
+            let newest = remote.one(Some(args.service.as_str())).await.ok();
+            (facts, newest.map(|one| one.view.rollout))
+        }
+        None => recorded_history(args)?,
     };
-    let all: Vec<Fact> = facts.iter().map(|(_, fact)| fact.clone()).collect();
-    // What every look found and how the clocks stood after it is for `evidence`.
-    facts.retain(|(_, fact)| !matches!(fact.event, Event::Looked(_) | Event::Polled { .. }));
-    facts.drain(..facts.len().saturating_sub(args.limit as usize));
-    let newest = all.iter().rev().find_map(|fact| fact.rollout.clone());
-    let state = newest
-        .and_then(|id| Rollout::fold(all.iter().filter(|fact| fact.rollout.as_ref() == Some(&id))));
     output::emit(format, &facts, |facts| {
         let mut text = String::new();
         for (seq, fact) in facts {
@@ -152,6 +150,21 @@ pub(super) async fn history(args: &HistoryArgs, format: Format) -> Result<Exit, 
         text
     })?;
     Ok(Exit::Done)
+}
+
+/// Facts for people, and the newest rollout as all of them fold.
+type History = (Vec<(Seq, Fact)>, Option<Rollout>);
+
+fn recorded_history(args: &HistoryArgs) -> Result<History, Failure> {
+    let mut facts = offline::facts(&args.api.state.folder()?, &args.service, None)?;
+    let all: Vec<Fact> = facts.iter().map(|(_, fact)| fact.clone()).collect();
+    // What every look found and how the clocks stood after it is for `evidence`.
+    facts.retain(|(_, fact)| !matches!(fact.event, Event::Looked(_) | Event::Polled { .. }));
+    facts.drain(..facts.len().saturating_sub(args.limit as usize));
+    let newest = all.iter().rev().find_map(|fact| fact.rollout.clone());
+    let state = newest
+        .and_then(|id| Rollout::fold(all.iter().filter(|fact| fact.rollout.as_ref() == Some(&id))));
+    Ok((facts, state))
 }
 
 pub(super) fn time(at: Timestamp) -> String {

@@ -23,7 +23,7 @@ use crate::access::who_may;
 use crate::driver::controller::{Begun, Known};
 use crate::driver::{self};
 use crate::engine::decide::Answer;
-use crate::engine::event::{Actor, Adopted, Emergency};
+use crate::engine::event::{Actor, Adopted, Emergency, Event};
 use crate::engine::input::Command;
 use crate::engine::rollout::Rollout;
 use crate::spec::access::Permission;
@@ -37,6 +37,8 @@ const REASON_MAX: usize = 500;
 const PAGE: (usize, usize) = (50, 200);
 /// Facts and audit records of one answer at most.
 const FACTS_MAX: usize = 1_000;
+/// Facts that are looked through for them.
+const HISTORY_MAX: usize = 20_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -154,18 +156,32 @@ pub(super) async fn history(
     Query(limit): Query<Limit>,
 ) -> Result<Json<Value>, Problem> {
     let site = api.rollouts().site(&service).ok_or_else(Problem::not_found)?;
-    let facts = site.journal.history(&service, None, limit.rows()).await;
-    Ok(Json(json!(facts.map_err(driver::Error::from)?)))
+    let facts = site.journal.history(&service, None, HISTORY_MAX).await;
+    let mut facts = facts.map_err(driver::Error::from)?;
+    // What every look found and how the clocks stood after it is evidence.
+    facts.retain(|(_, fact)| !matches!(fact.event, Event::Looked(_) | Event::Polled { .. }));
+    facts.drain(..facts.len().saturating_sub(limit.rows()));
+    Ok(Json(json!(facts)))
 }
 
 pub(super) async fn audit(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Path(region): Path<RegionName>,
     Query(limit): Query<Limit>,
 ) -> Result<Json<Value>, Problem> {
     let failed = |error: String| Problem::new("failed", 500, error);
-    let rows = api.audit().read(&region, limit.after.unwrap_or(0), limit.rows()).map_err(failed)?;
+    let after = limit.after.unwrap_or(0);
+    let mut rows = api.audit().read(&region, after, limit.rows()).map_err(failed)?;
     let next = rows.last().and_then(|row| row.get("seq").cloned());
+    // A role for some services reads what concerns those.
+    let fleet = api.rollouts().fleet();
+    rows.retain(|row| {
+        let service = row.get("service").and_then(|name| name.as_str()?.parse().ok());
+        service.is_none_or(|service: ServiceName| {
+            caller.0.may(&fleet.access, Permission::Audit, &service, [&region]).is_ok()
+        })
+    });
     Ok(Json(json!({"items": rows, "next": next})))
 }
 

@@ -86,6 +86,26 @@ async fn row_03_another_regions_rollout_is_not_there_and_a_shared_one_is_no_data
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_audit_tells_of_a_service_who_may_audit_it() {
+    let narrow = FLEET.replace(
+        "pause, rollback, audit], regions: [eu_west_1]}",
+        "pause, rollback, audit], regions: [eu_west_1], services: [web]}",
+    );
+    let world = World::with(&narrow).await;
+    let all = world.get("ana", "/v1/audit/eu_west_1").await.body;
+    assert_eq!((all["items"].as_array().unwrap().len(), &all["next"]), (2, &json!(2)));
+    assert_eq!(world.get("ana", "/v1/audit/eu_west_1?after=1").await.body["items"][0]["seq"], 2);
+    let own = world.get("eve", "/v1/audit/eu_west_1").await.body;
+    assert_eq!(
+        (own["items"].as_array().unwrap().len(), &own["items"][0]["service"]),
+        (1, &json!("web"))
+    );
+    assert_eq!(world.get("eve", "/v1/audit/us_east_1").await.status, 403);
+    assert_eq!(world.get("rob", "/v1/audit/eu_west_1").await.status, 403);
+    assert_eq!(world.get("ana", "/v1/audit/mars").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_04_a_body_with_more_than_is_asked_for_is_refused() {
     let world = World::start().await;
     let id = world.begin("web").await;

@@ -42,6 +42,8 @@ async fn people_say_over_the_network_what_they_may() {
     assert!(status.contains("\"phase\":\"gated\""), "{status}");
     assert!(typed.says("rob", &["why"], 0).await.contains("approvals"));
     assert!(typed.says("rob", &["history", "web"], 0).await.contains("v1 -> v2"));
+    let last = typed.says("rob", &["history", "web", "--limit", "1"], 0).await;
+    assert!(last.contains("web-1") && last.lines().count() == 1, "{last}");
     let refused = typed.says("rob", &["approve", "web-1"], 3).await;
     assert!(refused.contains("rob may not `approve` web in us_east_1"), "{refused}");
     assert!(typed.says("ana", &["approve", "web-1"], 0).await.contains("1 of 2"));

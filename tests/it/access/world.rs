@@ -122,8 +122,10 @@ impl Auditor for Refused {
         self.0.lock().unwrap().push((regions, by.to_owned(), what.to_owned()));
     }
 
-    fn read(&self, _: &RegionName, _: u64, _: usize) -> Result<Vec<Value>, String> {
-        Ok(Vec::new())
+    fn read(&self, _: &RegionName, after: u64, _: usize) -> Result<Vec<Value>, String> {
+        let all =
+            [json!({"seq": 1, "service": "web"}), json!({"seq": 2, "service": "api-gateway"})];
+        Ok(all.into_iter().filter(|it| it["seq"].as_u64() > Some(after)).collect())
     }
 }
 
