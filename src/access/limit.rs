@@ -88,6 +88,10 @@ impl Limits {
         if guesses.len() >= KEYS_MAX {
             guesses.retain(|_, it| it.until + LOCK.1 > now);
         }
+        if guesses.len() >= KEYS_MAX && !guesses.contains_key(who) {
+            // So many guess at once that no more can be told apart; memory stays what it is.
+            return true;
+        }
         let known = guesses.entry(who.to_owned()).or_insert(Guesses { wrong: 0, until: now });
         // Who was quiet for long begins anew.
         if now.saturating_duration_since(known.until) > LOCK.1 {

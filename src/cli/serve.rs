@@ -65,6 +65,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
     let first: Arc<dyn Rollouts> = Arc::clone(&running.controller) as Arc<dyn Rollouts>;
     let (now, current) = watch::channel(first);
     let _heart = Heart::start(Arc::clone(&health), current.clone());
+    let _asking = Asking::start(Arc::clone(&health), current.clone());
     let (api_at, api) = (running.fleet.api.clone(), api(&folder, &running, &kept, current.clone()));
     let served = server::serve(&folder, &api).map_err(|error| Failure::new(chain(&error)))?;
     let network = match &api_at {
@@ -190,15 +191,7 @@ struct Heart(JoinHandle<()>);
 impl Heart {
     fn start(health: Arc<Health>, rollouts: server::Current) -> Self {
         Self(tokio::spawn(async move {
-            let clock = SystemClock::new();
-            let mut asked = None;
             loop {
-                if asked.is_none_or(|at: Instant| at.elapsed() >= EVERY) {
-                    asked = Some(Instant::now());
-                    let (health, rollouts, now) =
-                        (Arc::clone(&health), rollouts.clone(), clock.now());
-                    tokio::spawn(async move { health.reported.ask(&rollouts, now).await });
-                }
                 let due = Instant::now() + BEAT;
                 tokio::time::sleep(BEAT).await;
                 health.beat(Instant::now().saturating_duration_since(due));
@@ -208,6 +201,27 @@ impl Heart {
                 }
             }
         }))
+    }
+}
+
+/// Asks for the numbers that the fleet names, one round after the other.
+struct Asking(JoinHandle<()>);
+
+impl Asking {
+    fn start(health: Arc<Health>, rollouts: server::Current) -> Self {
+        Self(tokio::spawn(async move {
+            let clock = SystemClock::new();
+            loop {
+                health.reported.ask(&rollouts, clock.now()).await;
+                tokio::time::sleep(EVERY).await;
+            }
+        }))
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

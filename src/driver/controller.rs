@@ -294,9 +294,7 @@ impl Rollouts for Controller {
             }
             _ => return Ok(Answer::NothingToDo("no rollout is under way".to_owned())),
         };
-        for event in events {
-            service::record(site, event).await?;
-        }
+        service::record(site, events).await?;
         Ok(Answer::Accepted)
     }
 

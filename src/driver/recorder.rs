@@ -107,7 +107,7 @@ impl Recorder {
         at: Timestamp,
     ) {
         if let Some((page, text)) = view::notice(state, event) {
-            let (lines, regions) = (view::details(state, event), view::places(state, event));
+            let (lines, regions) = (view::details(state, event, at), view::places(state, event));
             self.notify(page, text, lines, regions).await;
         }
         // Nobody may be listening.

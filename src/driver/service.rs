@@ -203,15 +203,16 @@ pub async fn retrying(site: &Site) -> Result<(Plan, Version), Error> {
 ///
 /// # Errors
 /// The service is not adopted, a rollout is under way after all, or it cannot be recorded.
-pub async fn record(site: &Site, event: Event) -> Result<(), Error> {
+pub async fn record(site: &Site, events: Vec<Event>) -> Result<(), Error> {
     let known = site.journal.service(&site.service).await?;
     let (service, seq) = known.ok_or_else(|| Error::NotAdopted(site.service.clone()))?;
     if let Some(open) = service.open {
         return Err(Error::Open(open));
     }
-    let (at, service) = (site.clock.now(), site.service.clone());
-    let fact = Fact { at, service, rollout: None, event };
-    site.journal.append(&site.service, seq, &[fact], None).await?;
+    let (at, service) = (site.clock.now(), &site.service);
+    let fact = |event| Fact { at, service: service.clone(), rollout: None, event };
+    let facts: Vec<_> = events.into_iter().map(fact).collect();
+    site.journal.append(service, seq, &facts, None).await?;
     Ok(())
 }
 
@@ -252,7 +253,7 @@ pub async fn start_queued(site: &Site) -> Result<Option<RolloutId>, Error> {
         Ok(id) => Ok(Some(id)),
         Err(error @ Error::Journal(_)) => Err(error),
         Err(error) => {
-            record(site, Event::Unqueued { reason: error.to_string() }).await?;
+            record(site, vec![Event::Unqueued { reason: error.to_string() }]).await?;
             Ok(None)
         }
     }

@@ -143,7 +143,7 @@ pub fn notice(state: &Rollout, event: &Event) -> Option<(bool, String)> {
 
 /// What who is told of a fact wants to know besides: who is affected now, why, what Tidegate does, what one may do.
 #[must_use]
-pub fn details(state: &Rollout, event: &Event) -> Vec<String> {
+pub fn details(state: &Rollout, event: &Event, at: Timestamp) -> Vec<String> {
     let weight = |(name, region): (&RegionName, &RegionState)| {
         let read = region.observed.map_or("unknown".to_owned(), |weight| weight.to_string());
         format!("{name} {read}")
@@ -151,7 +151,7 @@ pub fn details(state: &Rollout, event: &Event) -> Vec<String> {
     let weights: Vec<_> = state.regions.iter().map(weight).collect();
     let why = match event {
         Event::RollbackStarted { cause, .. } => Some(cause.to_string()),
-        _ => why(state, state.phase_since).first().map(ToString::to_string),
+        _ => why(state, at).first().map(ToString::to_string),
     };
     let id = &state.id;
     let (does, may) = match state.phase {

@@ -46,10 +46,7 @@ struct Server {
 }
 
 impl HaproxyBalancer {
-    /// For a target of the fleet; nothing is asked yet.
-    ///
-    /// # Panics
-    /// Never: the fleet file has two servers.
+    /// For a target of the fleet; nothing is asked yet. None unless it has two slots.
     #[must_use]
     pub fn new(label: String, settings: &Haproxy) -> Option<Self> {
         let mut slots = settings.servers.keys().cloned();
@@ -62,7 +59,7 @@ impl HaproxyBalancer {
         LoadBalancerError { target: self.describe(), what: what.into(), outcome }
     }
 
-    /// One exchange; `sent` says whether a lost answer leaves the effect unknown.
+    /// One exchange; `lost` is what is known of the effect when its answer does not come.
     async fn ask(&self, line: &str, lost: Outcome) -> Result<String, LoadBalancerError> {
         let no_way = |_| self.failure("its socket does not take a connection", Outcome::NotSent);
         let asked = async {
@@ -137,14 +134,14 @@ impl HaproxyBalancer {
         })
     }
 
-    fn line(&self, now: [u32; 2], wanted: [u32; 2]) -> String {
+    /// Both weights in one line, that of the slot at `first` first.
+    fn line(&self, first: usize, wanted: [u32; 2]) -> String {
         let set = |place: usize| {
             let server = self.settings.servers.get(&self.slots[place]);
             let server = server.map(String::as_str).unwrap_or_default();
             format!("set weight {}/{server} {}", self.settings.backend, wanted[place])
         };
-        let order = if first_goes_first(now, wanted) { [0, 1] } else { [1, 0] };
-        order.map(set).join(";")
+        [first, 1 - first].map(set).join(";")
     }
 }
 
@@ -167,6 +164,9 @@ fn represent(share: Weight) -> Option<[u32; 2]> {
 
 /// Whether setting the first one first keeps the share between what it is and what it is to be, and somebody served.
 fn first_goes_first(now: [u32; 2], wanted: [u32; 2]) -> bool {
+    if now == [0, 0] {
+        return wanted[0] >= wanted[1];
+    }
     let share = |[one, other]: [u32; 2]| f64::from(one) / f64::from(one + other);
     let (from, to) = (share(now), share(wanted));
     let off = |between: [u32; 2]| {
@@ -261,7 +261,8 @@ impl LoadBalancer for HaproxyBalancer {
             [self.of_slot(&servers, &self.slots[0])?, self.of_slot(&servers, &self.slots[1])?];
         let now = now.map(|server| server.weight);
         if now != wanted {
-            let said = self.ask(&self.line(now, wanted), Outcome::Unknown).await?;
+            let first = usize::from(!first_goes_first(now, wanted));
+            let said = self.ask(&self.line(first, wanted), Outcome::Unknown).await?;
             let said = said.trim();
             if !said.is_empty() {
                 let said = crate::units::shown(said);
@@ -283,9 +284,9 @@ impl LoadBalancer for HaproxyBalancer {
             HaproxySocket::Unix(path) => format!("UNIX-CONNECT:{}", path.display()),
             HaproxySocket::Tcp(address) => format!("TCP:{address}"),
         };
-        // Who is asked for this goes back: the one that gains is raised first.
-        let order = if wanted[0] >= wanted[1] { [0, 0] } else { [SUMS[0], 0] };
-        Ok(vec![format!("echo '{}' | socat - '{to}'", self.line(order, wanted))])
+        // What it is now is not known here: the one that most go to is raised first.
+        let first = usize::from(wanted[0] < wanted[1]);
+        Ok(vec![format!("echo '{}' | socat - '{to}'", self.line(first, wanted))])
     }
 }
 

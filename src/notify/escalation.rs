@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::ports::Notice;
 use crate::spec::fleet::Level;
@@ -39,7 +40,9 @@ impl Pages {
     }
 
     fn path(&self, key: &str) -> PathBuf {
-        self.folder.join(format!("{:08x}.json", crc32fast::hash(key.as_bytes())))
+        let digest: String =
+            Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        self.folder.join(format!("{digest}.json"))
     }
 
     /// All that are open, the oldest first.
@@ -75,15 +78,16 @@ impl Pages {
         }
     }
 
-    pub(super) fn open(&self, notice: &Notice, at_ms: u64) -> io::Result<Open> {
-        let page = Open { notice: notice.clone(), at_ms, told: 0 };
+    /// Keeps a page, unless it is open already. An error when too many are.
+    pub(super) fn open(&self, notice: &Notice, at_ms: u64) -> io::Result<()> {
         fs::create_dir_all(&self.folder)?;
-        let path = self.path(&notice.key);
-        if path.exists() || self.list()?.len() >= OPEN_MAX {
-            return Ok(page);
+        if self.path(&notice.key).exists() {
+            return Ok(());
         }
-        self.write(&page)?;
-        Ok(page)
+        if self.list()?.len() >= OPEN_MAX {
+            return Err(io::Error::other(format!("{OPEN_MAX} pages are open already")));
+        }
+        self.write(&Open { notice: notice.clone(), at_ms, told: 0 })
     }
 
     /// Keeps how far a page has come, unless it was acknowledged meanwhile.
@@ -184,14 +188,31 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let pages = Pages::of(folder.path());
         assert_eq!(pages.list().unwrap(), []);
-        let mut one = pages.open(&page(&[]).notice, 5).unwrap();
-        one.told = 2;
+        let one = Open { at_ms: 5, told: 2, ..page(&[]) };
+        pages.open(&one.notice, 5).unwrap();
         pages.keep(&one).unwrap();
         // The same again does not begin anew.
         pages.open(&one.notice, 9).unwrap();
-        assert_eq!(Pages::of(folder.path()).list().unwrap(), [one.clone()]);
+        assert_eq!(Pages::of(folder.path()).list().unwrap(), std::slice::from_ref(&one));
         assert!(pages.acknowledge("k").unwrap() && !pages.acknowledge("k").unwrap());
         pages.keep(&one).unwrap();
         assert_eq!(pages.list().unwrap(), []);
+    }
+
+    #[test]
+    fn a_page_too_many_is_an_error_and_no_other_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let pages = Pages::of(folder.path());
+        let mut notice = page(&[]).notice;
+        for number in 0..OPEN_MAX {
+            notice.key = number.to_string();
+            // Listing all of them each time would be most of the test.
+            fs::create_dir_all(&pages.folder).unwrap();
+            pages.write(&Open { notice: notice.clone(), at_ms: 1, told: 0 }).unwrap();
+        }
+        pages.open(&notice, 2).unwrap();
+        notice.key = "more".to_owned();
+        assert!(pages.open(&notice, 2).unwrap_err().to_string().contains("open already"));
+        assert_eq!(pages.list().unwrap().len(), OPEN_MAX);
     }
 }

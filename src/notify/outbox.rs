@@ -133,7 +133,7 @@ impl Escalating {
     /// Opens a page; its first level is told even when it cannot be kept.
     async fn page(&self, notice: &Notice) {
         match self.pages.open(notice, now_ms()) {
-            Ok(_) => self.nudge.notify_one(),
+            Ok(()) => self.nudge.notify_one(),
             Err(error) => {
                 error!(%error, "a page cannot be kept: the first level is told, nobody later");
                 let open = Open { notice: notice.clone(), at_ms: now_ms(), told: 0 };

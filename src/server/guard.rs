@@ -145,7 +145,12 @@ fn is_plain(request: &Request) -> Result<(), Problem> {
         return Err(Problem::new("not_json", 415, "a body is application/json"));
     }
     let query = request.uri().query().unwrap_or_default().to_ascii_lowercase();
-    if query.contains("token") || query.contains("secret") || query.contains("tg_") {
+    let is_secret = |pair: &str| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let named = ["token", "secret", "password"].iter().any(|name| key.contains(name));
+        named || value.starts_with("tg_") || value.starts_with("bg_")
+    };
+    if query.split('&').any(is_secret) {
         let what = "a secret does not belong into an address: send it as Authorization: Bearer";
         return Err(Problem::new("secret_in_query", 400, what));
     }

@@ -60,6 +60,8 @@ pub const SOCKET: &str = "tidegate.sock";
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// Longest body: a pipeline and its analyses.
 const START_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Reads of histories and ledgers at once; each may hold many facts.
+const HEAVY_MAX: usize = 4;
 /// Listeners to events at once.
 const STREAMS_MAX: usize = 200;
 
@@ -87,7 +89,8 @@ struct Inner {
     glass: Glass,
     limits: Limits,
     github: Option<Github>,
-    replays: Replays,
+    replays: Arc<Replays>,
+    heavy: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     audit: Arc<dyn Auditor>,
     notifier: Arc<dyn Notifier>,
@@ -123,7 +126,8 @@ impl Api {
             glass: Glass::of(&state),
             limits: Limits::default(),
             github,
-            replays: Replays::default(),
+            replays: Arc::default(),
+            heavy: Arc::new(Semaphore::new(HEAVY_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             audit,
             notifier,
@@ -153,12 +157,17 @@ impl Api {
         self.0.github.as_ref()
     }
 
-    fn replays(&self) -> &Replays {
-        &self.0.replays
+    fn replays(&self) -> Arc<Replays> {
+        Arc::clone(&self.0.replays)
     }
 
-    fn audit(&self) -> &dyn Auditor {
-        self.0.audit.as_ref()
+    fn audit(&self) -> Arc<dyn Auditor> {
+        Arc::clone(&self.0.audit)
+    }
+
+    /// A turn at reading what is long; who comes while all are taken waits.
+    async fn heavy(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.heavy).acquire_owned().await.ok()
     }
 
     fn now(&self) -> Timestamp {

@@ -1,7 +1,7 @@
 //! The same request once more: answered as before, done once.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
@@ -39,7 +39,7 @@ struct Kept {
 impl Replays {
     /// Answers `request` as before, if it came before with the same key.
     pub(super) async fn once(
-        &self,
+        self: Arc<Self>,
         identity: &Identity,
         request: Request,
         next: Next,
@@ -64,8 +64,16 @@ impl Replays {
         if let Some(answer) = self.begin(&key, Sha256::digest(&body).into()) {
             return answer;
         }
-        let answer = next.run(Request::from_parts(parts, Body::from(body))).await;
-        self.end(key, answer).await
+        // A task of its own: it comes to its end, and its answer is kept, also when who asked is gone.
+        let (own, kept) = (Arc::clone(&self), key.clone());
+        let done = tokio::spawn(async move {
+            let answer = next.run(Request::from_parts(parts, Body::from(body))).await;
+            own.end(kept, answer).await
+        });
+        done.await.unwrap_or_else(|_| {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            Problem::new("failed", 500, "it could not be done").into_response()
+        })
     }
 
     /// None: it is new, and begins.

@@ -38,7 +38,7 @@ const PAGE: (usize, usize) = (50, 200);
 /// Facts and audit records of one answer at most.
 const FACTS_MAX: usize = 1_000;
 /// Facts that are looked through for them.
-const HISTORY_MAX: usize = 20_000;
+const HISTORY_MAX: usize = 10_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -156,6 +156,7 @@ pub(super) async fn history(
     Query(limit): Query<Limit>,
 ) -> Result<Json<Value>, Problem> {
     let site = api.rollouts().site(&service).ok_or_else(Problem::not_found)?;
+    let _turn = api.heavy().await;
     let facts = site.journal.history(&service, None, HISTORY_MAX).await;
     let mut facts = facts.map_err(driver::Error::from)?;
     // What every look found and how the clocks stood after it is evidence.
@@ -171,8 +172,11 @@ pub(super) async fn audit(
     Query(limit): Query<Limit>,
 ) -> Result<Json<Value>, Problem> {
     let failed = |error: String| Problem::new("failed", 500, error);
-    let after = limit.after.unwrap_or(0);
-    let mut rows = api.audit().read(&region, after, limit.rows()).map_err(failed)?;
+    let _turn = api.heavy().await;
+    let (audit, of, after, most) =
+        (api.audit(), region.clone(), limit.after.unwrap_or(0), limit.rows());
+    let read = tokio::task::spawn_blocking(move || audit.read(&of, after, most)).await;
+    let mut rows = read.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
     let next = rows.last().and_then(|row| row.get("seq").cloned());
     // A role for some services reads what concerns those.
     let fleet = api.rollouts().fleet();

@@ -83,9 +83,9 @@ pub(super) fn plan(random: &mut impl Rng) -> Plan {
     }
     if random.random_bool(0.15) {
         let approvals = Approvals { required: 2, expires_after: Millis::from_secs(600) };
-        plan.stages[random.random_range(0..3)].gate = Some("two others approve".to_owned());
-        let gated = plan.stages.iter_mut().find(|stage| stage.gate.is_some());
-        gated.expect("a gate was added").approvals = Some(approvals);
+        let stage = &mut plan.stages[random.random_range(0..3)];
+        stage.gate = Some("two others approve".to_owned());
+        stage.approvals = Some(approvals);
     }
     if random.random_bool(0.5) {
         plan.manual_rollback.required_approvers = 2;

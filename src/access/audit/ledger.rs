@@ -19,6 +19,8 @@ use crate::units::{RegionName, Timestamp};
 pub(super) const FIRST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Records between two checkpoints.
 const CHECKPOINT_EVERY: u64 = 100;
+/// And bytes: the newest checkpoint always lies within the tail that is read at the start.
+const CHECKPOINT_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes at the end of a ledger in which there is always a checkpoint, once there is one.
 const TAIL_BYTES: u64 = 8 * 1024 * 1024;
 /// Longest line; what is longer is no record of ours.
@@ -57,6 +59,7 @@ pub(super) struct Ledger {
     seq: u64,
     head: String,
     since_checkpoint: u64,
+    bytes_since: usize,
     cursors: BTreeMap<String, u64>,
 }
 
@@ -98,6 +101,7 @@ impl Ledger {
             seq: 0,
             head: FIRST.to_owned(),
             since_checkpoint: 0,
+            bytes_since: 0,
             cursors: BTreeMap::new(),
             path,
         };
@@ -109,6 +113,7 @@ impl Ledger {
             let Line { value, hash, .. } = parse(text).ok_or_else(broken)?;
             ledger.seq = value["seq"].as_u64().ok_or_else(broken)?;
             ledger.head = hash;
+            ledger.bytes_since += text.len();
             ledger.take(&value);
         }
         Ok(ledger)
@@ -117,7 +122,7 @@ impl Ledger {
     fn take(&mut self, value: &Value) {
         self.since_checkpoint += 1;
         if let Some(cursors) = value["cursors"].as_object() {
-            self.since_checkpoint = 0;
+            (self.since_checkpoint, self.bytes_since) = (0, 0);
             for (service, seq) in cursors {
                 self.cursors.insert(service.clone(), seq.as_u64().unwrap_or_default());
             }
@@ -140,7 +145,7 @@ impl Ledger {
         sync: bool,
     ) -> Result<(), Error> {
         self.write(at_time, what)?;
-        if self.since_checkpoint >= CHECKPOINT_EVERY {
+        if self.since_checkpoint >= CHECKPOINT_EVERY || self.bytes_since >= CHECKPOINT_BYTES {
             self.checkpoint(at_time, key)?;
         }
         if sync { self.file.sync_data().map_err(at(&self.path)) } else { Ok(()) }
@@ -163,6 +168,7 @@ impl Ledger {
             return Err(at(&self.path)(error));
         }
         (self.seq, self.head) = (self.seq + 1, hash);
+        self.bytes_since += line.len();
         self.take(what);
         Ok(())
     }

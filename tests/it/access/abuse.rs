@@ -294,6 +294,9 @@ async fn row_31_a_secret_in_an_address_is_refused() {
         assert_eq!((answer.status, answer.title()), (400, "secret_in_query"), "{answer:?}");
         assert!(!answer.body.to_string().contains(token.as_str()));
     }
+    // A name may speak of tokens.
+    let named = "/v1/access/can-i?permission=read&service=token-secret";
+    assert_eq!(world.get("ana", named).await.status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
