@@ -66,7 +66,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
     let (now, current) = watch::channel(first);
     let _heart = Heart::start(Arc::clone(&health), current.clone());
     let _asking = Asking::start(Arc::clone(&health), current.clone());
-    let (api_at, api) = (running.fleet.api.clone(), api(&folder, &running, &kept, current.clone()));
+    let (api_at, api) = (running.fleet.api.clone(), api(&folder, &kept, current.clone()));
     let served = server::serve(&folder, &api).map_err(|error| Failure::new(chain(&error)))?;
     let network = match &api_at {
         Some(at) => Some(
@@ -124,14 +124,11 @@ async fn begin(fleet: Fleet, kept: &Kept, folder: &Path) -> Result<Running, Fail
 }
 
 /// The API. Where it listens, its names and its issuer are those of the start; people and roles are read again.
-fn api(folder: &Path, running: &Running, kept: &Kept, rollouts: server::Current) -> Api {
-    let sites = running.everything.sites.values();
-    let notifier = sites.map(|site| Arc::clone(&site.notifier)).next();
+fn api(folder: &Path, kept: &Kept, rollouts: server::Current) -> Api {
     Api::new(server::Parts {
         state: folder.to_owned(),
         rollouts,
         audit: Arc::clone(&kept.audit) as Arc<dyn Auditor>,
-        notifier: notifier.unwrap_or_else(|| Arc::new(crate::notify::Log)),
         clock: Arc::new(SystemClock::new()),
     })
 }

@@ -51,11 +51,11 @@ pub async fn drive_to_end(
     audit: Arc<dyn Auditor>,
 ) -> Result<(Exit, Rollout), Failure> {
     let (driver, handle) = Driver::resume(Arc::clone(&site), id).await?;
-    let (notifier, clock) = (Arc::clone(&site.notifier), Arc::clone(&site.clock));
+    let clock = Arc::clone(&site.clock);
     let single: Arc<dyn Rollouts> = Arc::new(Single { handle: handle.clone(), site });
     let (_current, rollouts) = watch::channel(single);
     let state = state_dir.to_owned();
-    let api = Api::new(server::Parts { state, rollouts, audit, notifier, clock });
+    let api = Api::new(server::Parts { state, rollouts, audit, clock });
     let served = server::serve(state_dir, &api).map_err(|error| Failure::new(chain(&error)))?;
     let views = handle.views();
     let mut driving = Box::pin(driver.drive());

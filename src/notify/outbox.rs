@@ -241,7 +241,11 @@ impl Line {
                 continue;
             };
             self.deliver_one(&path).await;
-            if let Err(error) = fs::remove_file(&path) {
+            // One that is gone was delivered by the outbox before this one, on its way out.
+            let removed = fs::remove_file(&path);
+            if let Err(error) = removed
+                && error.kind() != io::ErrorKind::NotFound
+            {
                 warn!(target = self.name, %error, "a delivered notice stays, and is delivered again");
                 tokio::time::sleep(RETRY_MAX).await;
             }

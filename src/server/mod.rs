@@ -43,7 +43,7 @@ use crate::access::limit::Limits;
 use crate::access::token::Tokens;
 use crate::access::{Denied, Identity};
 use crate::driver::controller::Rollouts;
-use crate::ports::{Clock, Notice, Notifier};
+use crate::ports::{Clock, Notice};
 use crate::units::{RegionName, ServiceName, Timestamp};
 
 pub use health::{BEAT, Health, serve_health, silent};
@@ -93,7 +93,6 @@ struct Inner {
     heavy: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     audit: Arc<dyn Auditor>,
-    notifier: Arc<dyn Notifier>,
     clock: Arc<dyn Clock>,
     hosts: BTreeSet<String>,
 }
@@ -106,8 +105,6 @@ pub struct Parts {
     pub rollouts: Current,
     /// Where refusals are kept.
     pub audit: Arc<dyn Auditor>,
-    /// Who is told of attacks.
-    pub notifier: Arc<dyn Notifier>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -116,7 +113,7 @@ impl Api {
     /// An API. It takes the fleet's issuer and names as they are now.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { state, rollouts, audit, notifier, clock } = parts;
+        let Parts { state, rollouts, audit, clock } = parts;
         let api = rollouts.borrow().fleet().api.clone();
         let hosts = api.as_ref().map(|api| api.hosts.clone()).unwrap_or_default();
         let github = api.and_then(|api| api.github).map(Github::new);
@@ -130,7 +127,6 @@ impl Api {
             heavy: Arc::new(Semaphore::new(HEAVY_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             audit,
-            notifier,
             clock,
             hosts,
         }))
@@ -219,7 +215,10 @@ impl Api {
     }
 
     fn page(&self, key: String, text: String) {
-        let notifier = Arc::clone(&self.0.notifier);
+        // That of the fleet as it is now: two on one outbox would tell everything twice.
+        let rollouts = self.rollouts();
+        let site = rollouts.services().iter().find_map(|service| rollouts.site(service));
+        let Some(notifier) = site.map(|site| Arc::clone(&site.notifier)) else { return };
         tokio::spawn(async move { notifier.notify(&Notice::new(key, true, text)).await });
     }
 

@@ -228,7 +228,6 @@ impl World {
             state: folder.path().to_owned(),
             rollouts,
             audit: Arc::clone(&refused) as Arc<dyn Auditor>,
-            notifier: Arc::clone(&told) as Arc<dyn Notifier>,
             clock: Arc::clone(&clock),
         });
         let tls = fleet.api.as_ref().and_then(|api| api.tls.clone());
