@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use serde_json::json;
 
-use crate::metrics::{command, http};
 use crate::ports::{Hook, HookRunner, HookSubject, Standing};
 use crate::spec::fleet::{Auth, FleetHook, HookRun};
 use crate::units::Millis;
+use crate::{command, http};
 
 /// Most bytes of an answer that are looked at.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;

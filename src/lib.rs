@@ -29,6 +29,8 @@ pub mod access;
 #[cfg(feature = "daemon")]
 pub mod cli;
 #[cfg(feature = "daemon")]
+pub mod command;
+#[cfg(feature = "daemon")]
 pub mod demo;
 #[cfg(feature = "daemon")]
 pub mod driver;
@@ -39,6 +41,8 @@ pub mod faults;
 pub mod fuzzing;
 #[cfg(feature = "daemon")]
 pub mod hooks;
+#[cfg(feature = "daemon")]
+pub mod http;
 #[cfg(feature = "daemon")]
 pub mod load_balancer;
 #[cfg(feature = "daemon")]

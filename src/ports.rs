@@ -9,6 +9,7 @@ use crate::engine::event::Fact;
 pub use crate::engine::hooks::{Hook, Standing};
 use crate::engine::rollout::Rollout;
 use crate::engine::service::ServiceState;
+pub use crate::spec::fleet::{Capabilities, Fencing, Steps};
 use crate::units::{
     Generation, Millis, RegionName, RolloutId, Seq, ServiceName, SlotName, Timestamp, Version,
     Weight,
@@ -63,17 +64,6 @@ pub trait LoadBalancer: Send + Sync {
     ) -> Result<Vec<String>, LoadBalancerError> {
         Ok(Vec::new())
     }
-}
-
-/// What an adapter can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Capabilities {
-    /// Number of steps between 0 and 100 % (100, 256, 10,000 ...).
-    pub resolution: u32,
-    /// Weights outlive a restart of the balancer itself (what `promotion: swap` needs).
-    pub weights_survive_restart: bool,
-    /// Sees each instance of the data plane by itself.
-    pub sees_instances: bool,
 }
 
 /// What the data plane does now.

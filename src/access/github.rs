@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 
 use super::token::LEEWAY;
 use super::{Identity, Via};
-use crate::metrics::http;
+use crate::http;
 use crate::spec::access::{Access, GithubIssuer, GithubJob};
 use crate::units::{Millis, Timestamp};
 

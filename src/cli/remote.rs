@@ -131,7 +131,7 @@ impl Job {
         let failed = |what: &str| {
             Failure::new(format!("no token from GitHub Actions: {what}")).exit(Exit::NotConnected)
         };
-        let client = crate::metrics::http::client(&self.url, TOKEN_MAX, None)
+        let client = crate::http::client(&self.url, TOKEN_MAX, None)
             .map_err(|error| failed(&error.to_string()))?;
         let request = client.get(&self.url).header(AUTHORIZATION, self.bearer.clone());
         let answer = request.send().await.map_err(|_| failed("no answer"))?;
@@ -174,8 +174,8 @@ impl Remote {
 
     fn over_network(url: &str, args: &ServerArgs) -> Result<Self, Failure> {
         let wrong = |what: String| Failure::new(what).exit(Exit::Usage);
-        let parsed = crate::metrics::http::checked_url(url)
-            .map_err(|error| wrong(format!("`--server`: {error}")))?;
+        let parsed =
+            crate::http::checked_url(url).map_err(|error| wrong(format!("`--server`: {error}")))?;
         let loopback = parsed.host_str().is_some_and(|host| {
             let host = host.trim_matches(['[', ']']);
             host == "localhost"

@@ -9,7 +9,9 @@ use hyper::{Method, StatusCode};
 
 use super::http::{Answer, Failure, once};
 use super::proxy::{State, WEIGHTS_PATH, Wanted};
-use crate::ports::{Capabilities, LoadBalancer, LoadBalancerError, Outcome, Reading, Split};
+use crate::ports::{
+    Capabilities, Fencing, LoadBalancer, LoadBalancerError, Outcome, Reading, Split, Steps,
+};
 use crate::units::{Generation, RegionName, shown};
 
 /// Longest wait for the admin port to connect, and again to answer.
@@ -61,7 +63,12 @@ impl LoadBalancer for ProxyBalancer {
 
     fn capabilities(&self) -> Capabilities {
         // The proxy lives exactly as long as its world: it has no restart that could lose weights.
-        Capabilities { resolution: 10_000, weights_survive_restart: true, sees_instances: false }
+        Capabilities {
+            steps: Steps::Hundredths,
+            weights_survive_restart: true,
+            sees_instances: false,
+            fencing: Fencing::Marker,
+        }
     }
 
     async fn read(&self) -> Result<Reading, LoadBalancerError> {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::envoy::file::{self, FileBalancer};
+use super::Unusable;
+use super::envoy::file::FileBalancer;
 #[cfg(feature = "xds")]
 use super::envoy::xds;
 use super::haproxy::HaproxyBalancer;
@@ -43,13 +44,13 @@ pub struct Known {
 /// Why a fleet's load balancers cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A target of kind `envoy_file`.
+    /// A target whose settings do not fit together.
     #[error("{target}: {error}")]
-    File {
+    Target {
         /// Which target.
         target: TargetKey,
         /// Why.
-        error: file::Error,
+        error: Unusable,
     },
     /// A target of kind `envoy`.
     #[cfg(feature = "xds")]
@@ -64,9 +65,6 @@ pub enum Error {
     #[cfg(feature = "xds")]
     #[error("xds: {0}")]
     Port(xds::Error),
-    /// A target without two slots.
-    #[error("{0}: two slots are needed")]
-    Slots(TargetKey),
     /// No address is given.
     #[error("{0}: the fleet has no `xds` address to serve it at")]
     NoAddress(TargetKey),
@@ -100,27 +98,19 @@ pub async fn connect(
     let (registry, mut last) = (xds::Registry::new(), None);
     let wanted = |key: &TargetKey| only.is_none_or(|only| *only == key.service);
     for (key, target) in targets_of(fleet).filter(|(key, _)| wanted(key)) {
-        match &target.adapter {
-            Adapter::EnvoyFile(settings) => {
-                let made = FileBalancer::new(key.to_string(), settings);
-                let made = made.map_err(|error| Error::File { target: key.clone(), error })?;
-                targets.insert(key, Arc::new(made));
-            }
-            Adapter::Haproxy(settings) => {
-                let made = HaproxyBalancer::new(key.to_string(), settings);
-                let made = made.ok_or_else(|| Error::Slots(key.clone()))?;
-                targets.insert(key, Arc::new(made));
-            }
+        let made: Arc<dyn LoadBalancer> = match &target.adapter {
             #[cfg(feature = "xds")]
             Adapter::Envoy(settings) => {
                 let made = registry.register(key.to_string(), settings, known.get(&key));
-                let made = made.map_err(|error| Error::Xds { target: key.clone(), error })?;
                 last = Some(key.clone());
-                targets.insert(key, Arc::new(made));
+                Arc::new(made.map_err(|error| Error::Xds { target: key.clone(), error })?)
             }
             #[cfg(not(feature = "xds"))]
             Adapter::Envoy(_) => return Err(no_xds(key, known)),
-        }
+            other => by_itself(key.to_string(), other)
+                .map_err(|error| Error::Target { target: key.clone(), error })?,
+        };
+        targets.insert(key, made);
     }
     #[cfg(feature = "xds")]
     for (key, target) in targets_of(fleet).filter(|(key, _)| last.is_some() && !wanted(key)) {
@@ -141,6 +131,17 @@ pub async fn connect(
         targets,
         #[cfg(feature = "xds")]
         xds,
+    })
+}
+
+/// One that needs nothing but its own settings.
+fn by_itself(label: String, adapter: &Adapter) -> Result<Arc<dyn LoadBalancer>, Unusable> {
+    Ok(match adapter {
+        Adapter::Envoy(_) => return Err(Unusable("needs the xDS port".to_owned())),
+        Adapter::EnvoyFile(settings) => {
+            Arc::new(FileBalancer::new(label, settings).map_err(Unusable::new)?)
+        }
+        Adapter::Haproxy(settings) => Arc::new(HaproxyBalancer::new(label, settings)?),
     })
 }
 

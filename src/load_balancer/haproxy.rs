@@ -9,13 +9,14 @@
 //! fresh state file brings other weights back: the process is another one then, and the weights are set again.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::fence::Fence;
+use super::{Pair, Unusable};
 use crate::ports::{
     Backends, Capabilities, LoadBalancer, LoadBalancerError, Outcome, Reading, Split,
 };
@@ -25,17 +26,13 @@ use crate::units::{Generation, SlotName, Weight};
 /// Longest time for one exchange, and longest answer.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
-/// HAProxy's largest weight.
-const WEIGHT_MAX: u32 = 256;
-/// Sums of both weights, by preference: nearly the same for all shares, so that the order of two changes matters little.
-const SUMS: [u32; 3] = [200, 250, 256];
 
 /// Two servers of one backend.
 pub struct HaproxyBalancer {
     label: String,
     settings: Haproxy,
-    slots: [SlotName; 2],
-    newest: Mutex<Generation>,
+    pair: Pair,
+    fence: Fence,
 }
 
 /// What HAProxy says of a server.
@@ -46,13 +43,10 @@ struct Server {
 }
 
 impl HaproxyBalancer {
-    /// For a target of the fleet; nothing is asked yet. None unless it has two slots.
-    #[must_use]
-    pub fn new(label: String, settings: &Haproxy) -> Option<Self> {
-        let mut slots = settings.servers.keys().cloned();
-        let slots = [slots.next()?, slots.next()?];
-        let newest = Mutex::new(Generation::default());
-        Some(Self { label, settings: settings.clone(), slots, newest })
+    /// For a target of the fleet; nothing is asked yet.
+    pub fn new(label: String, settings: &Haproxy) -> Result<Self, Unusable> {
+        let pair = Pair::new(&settings.servers).map_err(Unusable::new)?;
+        Ok(Self { label, settings: settings.clone(), pair, fence: Fence::default() })
     }
 
     fn failure(&self, what: impl Into<String>, outcome: Outcome) -> LoadBalancerError {
@@ -122,44 +116,22 @@ impl HaproxyBalancer {
     /// The weights of both servers, in the order of the slots.
     fn weights(&self, split: &Split) -> Result<[u32; 2], LoadBalancerError> {
         let wrong = |what: String| self.failure(what, Outcome::Misconfigured);
-        let [first, second] = &self.slots;
-        let (Some(one), Some(other), 2) = (split.get(first), split.get(second), split.len()) else {
-            return Err(wrong(format!("the slots are {first} and {second}")));
-        };
-        if one.complement() != *other {
-            return Err(wrong("the weights do not sum to 100 %".to_owned()));
-        }
-        represent(*one).ok_or_else(|| {
-            wrong(format!("{one} and {other} do not fit HAProxy's weights of 0 to {WEIGHT_MAX}"))
+        let [one, other] = self.pair.weights(split).map_err(|error| wrong(error.to_string()))?;
+        let steps = self.capabilities().steps;
+        steps.pair(one).ok_or_else(|| {
+            wrong(format!("{one} and {other} do not fit HAProxy's weights: {}", steps.says()))
         })
     }
 
     /// Both weights in one line, that of the slot at `first` first.
     fn line(&self, first: usize, wanted: [u32; 2]) -> String {
         let set = |place: usize| {
-            let server = self.settings.servers.get(&self.slots[place]);
+            let server = self.settings.servers.get(&self.pair.slots()[place]);
             let server = server.map(String::as_str).unwrap_or_default();
             format!("set weight {}/{server} {}", self.settings.backend, wanted[place])
         };
         [first, 1 - first].map(set).join(";")
     }
-}
-
-/// Two weights whose share is this one to the hundredth of a percent; none where the steps are too coarse.
-fn represent(share: Weight) -> Option<[u32; 2]> {
-    match share {
-        Weight::ZERO => return Some([0, SUMS[0]]),
-        Weight::FULL => return Some([SUMS[0], 0]),
-        _ => {}
-    }
-    let fits = |sum: &u32| {
-        let part = share.scaled_to(*sum);
-        let rest = sum.checked_sub(part)?;
-        let exact = Weight::from_ratio(u64::from(part), u64::from(*sum)) == Some(share);
-        let in_range = (1..=WEIGHT_MAX).contains(&part) && (1..=WEIGHT_MAX).contains(&rest);
-        (exact && in_range).then_some([part, rest])
-    };
-    SUMS.into_iter().chain((2..=2 * WEIGHT_MAX).rev()).find_map(|sum| fits(&sum))
 }
 
 /// Whether setting the first one first keeps the share between what it is and what it is to be, and somebody served.
@@ -215,16 +187,12 @@ impl LoadBalancer for HaproxyBalancer {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            resolution: WEIGHT_MAX,
-            weights_survive_restart: false,
-            sees_instances: false,
-        }
+        self.settings.capabilities()
     }
 
     async fn read(&self) -> Result<Reading, LoadBalancerError> {
         let (servers, process) = self.servers().await?;
-        let [first, second] = &self.slots;
+        let [first, second] = self.pair.slots();
         let (one, other) = (self.of_slot(&servers, first)?, self.of_slot(&servers, second)?);
         let share = Weight::from_ratio(u64::from(one.weight), u64::from(one.weight + other.weight));
         let note = share.is_none().then(|| "no server has any weight".to_owned());
@@ -248,17 +216,13 @@ impl LoadBalancer for HaproxyBalancer {
         generation: Generation,
     ) -> Result<Reading, LoadBalancerError> {
         let wanted = self.weights(split)?;
-        {
-            let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-            if generation < *newest {
-                let what = format!("{} is older than {}", generation, *newest);
-                return Err(self.failure(what, Outcome::Superseded));
-            }
-            *newest = generation;
-        }
+        let admitted = self.fence.admit(generation);
+        admitted.map_err(|what| self.failure(what, Outcome::Superseded))?;
         let (servers, _) = self.servers().await?;
-        let now =
-            [self.of_slot(&servers, &self.slots[0])?, self.of_slot(&servers, &self.slots[1])?];
+        let now = [
+            self.of_slot(&servers, &self.pair.slots()[0])?,
+            self.of_slot(&servers, &self.pair.slots()[1])?,
+        ];
         let now = now.map(|server| server.weight);
         if now != wanted {
             let first = usize::from(!first_goes_first(now, wanted));
@@ -293,34 +257,12 @@ impl LoadBalancer for HaproxyBalancer {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn percent(percent: f64) -> Weight {
-        Weight::from_percent(percent).unwrap()
-    }
-
-    #[test]
-    fn shares_are_exact_to_the_hundredth_or_refused() {
-        assert_eq!(represent(percent(5.0)), Some([10, 190]));
-        assert_eq!(represent(percent(50.0)), Some([100, 100]));
-        assert_eq!(represent(percent(0.5)), Some([1, 199]));
-        assert_eq!(represent(percent(0.4)), Some([1, 249]));
-        assert_eq!(represent(percent(0.01)), None);
-        for hundredths in 0..=10_000_u16 {
-            let share = percent(f64::from(hundredths) / 100.0);
-            if let Some([one, other]) = represent(share) {
-                assert!(one <= WEIGHT_MAX && other <= WEIGHT_MAX);
-                assert_eq!(Weight::from_ratio(u64::from(one), u64::from(one + other)), Some(share));
-                assert_eq!((one == 0, other == 0), (share.is_zero(), share == Weight::FULL));
-            }
-        }
-        // Every whole percent, and every half.
-        assert!((0..=200).all(|half| represent(percent(f64::from(half) / 2.0)).is_some()));
-    }
+    use crate::ports::Steps;
 
     #[test]
     fn in_between_the_share_stays_in_between_and_somebody_is_served() {
-        let shares =
-            [0.0, 0.5, 1.0, 5.0, 25.0, 50.0, 99.0, 100.0].map(|it| represent(percent(it)).unwrap());
+        let shares = [0.0, 0.5, 1.0, 5.0, 25.0, 50.0, 99.0, 100.0]
+            .map(|it| Steps::Pairs(256).pair(Weight::from_percent(it).unwrap()).unwrap());
         for now in shares {
             for wanted in shares {
                 let between = match first_goes_first(now, wanted) {

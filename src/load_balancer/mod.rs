@@ -1,7 +1,22 @@
 //! The load balancers behind [`crate::ports::LoadBalancer`]: one module per kind, and the way from a fleet to them.
 
+mod api;
 mod connect;
 pub mod envoy;
+mod fence;
 pub mod haproxy;
+mod pair;
 
 pub use connect::{Connected, Error, Known, TargetKey, connect};
+pub use pair::Pair;
+
+/// Why a target of the fleet cannot be used; found before anything is asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(pub String);
+
+impl Unusable {
+    fn new(what: impl std::fmt::Display) -> Self {
+        Self(what.to_string())
+    }
+}

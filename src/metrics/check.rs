@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
-use super::{command, http};
 use crate::ports::{CheckAnswer, Checker, MetricsError, Subject};
 use crate::spec::fleet::{Auth, FleetCheck};
 use crate::units::{Millis, shown};
+use crate::{command, http};
 
 /// Most bytes of an answer that are looked at.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;

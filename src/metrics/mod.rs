@@ -5,12 +5,11 @@
 
 use std::sync::Arc;
 
+use crate::http;
 use crate::ports::MetricsSource;
 use crate::spec::fleet;
 
 pub mod check;
-pub mod command;
-pub mod http;
 pub mod increments;
 pub mod meter;
 pub mod prometheus;

@@ -12,7 +12,7 @@ use prometheus_http_query::error::Error as QueryError;
 use prometheus_http_query::response::{Data, Sample};
 use serde::Deserialize;
 
-use super::http;
+use crate::http;
 use crate::ports::{Increase, MetricsError, MetricsSource, Series};
 use crate::spec::fleet;
 use crate::units::{Millis, Timestamp, shown};

@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use reqwest::Client;
 use tokio::sync::Mutex;
 
-use super::{http, text};
+use super::text;
+use crate::http;
 use crate::ports::{MetricsError, MetricsSource, Series};
 use crate::spec::fleet;
 use crate::units::{Timestamp, shown};

@@ -5,7 +5,7 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 
 use super::target::{Error, wrong};
-use crate::metrics::http;
+use crate::http;
 use crate::spec::fleet::Email;
 
 /// Longest subject.

@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::Sha256;
 
-use crate::metrics::{command, http};
 use crate::ports::Notice;
 use crate::spec::fleet::{Notify, NotifyKind};
 use crate::units::Millis;
+use crate::{command, http};
 
 /// Longest time of one delivery.
 const DELIVERY_MAX: Millis = Millis::from_secs(10);

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use tracing::warn;
 
 use super::health::Health;
-use crate::metrics::http;
+use crate::http;
 use crate::spec::fleet::Probe;
 use crate::units::RegionName;
 

@@ -26,7 +26,7 @@ use tracing::{info, warn};
 
 use super::guard::Peer;
 use super::{Api, table};
-use crate::metrics::http;
+use crate::http;
 use crate::spec::access::ApiTls;
 
 /// Connections at once; further ones wait in the operating system.

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Api};
 use super::plan::{Authority, Hook, Location};
-use crate::units::{Millis, RegionName, ServiceName, SlotName, TargetName, Weight};
+pub use super::targets::*;
+use crate::units::{Millis, RegionName, ServiceName, SlotName, Weight};
 
 /// The operator's file, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -252,80 +253,6 @@ pub struct Service {
     pub targets: BTreeMap<RegionName, Vec<Target>>,
     /// The operator's own programs around a rollout.
     pub hooks: BTreeMap<Hook, FleetHook>,
-}
-
-/// One load balancer of a service in a region.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Target {
-    /// Its name, unique within the region.
-    pub name: TargetName,
-    /// Where the file says it.
-    pub at: Location,
-    /// What kind, and how to reach it.
-    pub adapter: Adapter,
-}
-
-/// How weights are set.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Adapter {
-    /// Envoys that fetch their routes from Tidegate.
-    Envoy(EnvoyXds),
-    /// Envoys that watch a route file.
-    EnvoyFile(EnvoyFile),
-    /// HAProxy's runtime API.
-    Haproxy(Haproxy),
-}
-
-/// Two servers of an HAProxy backend.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Haproxy {
-    /// Its runtime API.
-    pub socket: HaproxySocket,
-    /// The backend.
-    pub backend: String,
-    /// Slot → server of the backend.
-    pub servers: BTreeMap<SlotName, String>,
-}
-
-/// Where HAProxy's runtime API is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HaproxySocket {
-    /// A unix socket.
-    Unix(PathBuf),
-    /// A TCP port.
-    Tcp(std::net::SocketAddr),
-}
-
-/// Envoys fed by xDS.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EnvoyXds {
-    /// Name of the RouteConfiguration that Envoy asks for.
-    pub route: String,
-    /// The operator's RouteConfiguration (YAML); only weights of the named clusters are replaced.
-    pub route_file: PathBuf,
-    /// Slot → cluster.
-    pub clusters: BTreeMap<SlotName, String>,
-    /// Which Envoys belong to this target: the value of `node.cluster`; default the region's name.
-    pub node_cluster: String,
-    /// Connected instances without which nothing is confirmed; at least 1.
-    pub min_instances: u32,
-    /// An instance gone for this long no longer counts, marked as assumed.
-    pub forget_after: Option<Millis>,
-    /// Admin addresses for healthy-backend counts; optional.
-    pub admin: Vec<String>,
-}
-
-/// Envoys fed by a file.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EnvoyFile {
-    /// Name of the RouteConfiguration in the file.
-    pub route: String,
-    /// The file that Envoy watches (as `path_config_source` with a watched directory).
-    pub path: PathBuf,
-    /// Slot → cluster.
-    pub clusters: BTreeMap<SlotName, String>,
-    /// Admin addresses of the Envoys, for reading back; at least one.
-    pub admin: Vec<String>,
 }
 
 /// Where Envoys fetch their routes.

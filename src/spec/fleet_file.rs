@@ -12,10 +12,10 @@ use super::fleet::{
     Auth, Fleet, FleetCheck, FleetHook, HookRun, MetricsSource, Probe, Prometheus, Region, Scrape,
     ScrapeEndpoint, Secret, Service, Xds, XdsTls,
 };
-use super::fleet_targets::{Place, decode_targets};
 use super::notify_file;
 use super::plan::{Authority, Hook};
 use super::reported_file;
+use super::targets::{Place, decode_targets};
 use crate::units::{Millis, RegionName, ServiceName, SlotName, Weight, shown};
 
 /// Longest time of one try of a hook, where the file says nothing.
@@ -367,7 +367,6 @@ fn decode_service(
         fields.get(decoder, "authority", |decoder, node| decoder.choice(node, &authorities));
     let slots = fields.require(decoder, "slots", decode_slots);
     let metrics = fields.get(decoder, "metrics", decode_templates).unwrap_or_default();
-    let place = Place { slots: slots.clone(), has_xds };
     let targets = fields.require(decoder, "targets", |decoder, node| {
         named(decoder, node, REGIONS_MAX, "targets", |decoder, region: &RegionName, span, node| {
             if !regions.contains(region) {
@@ -380,7 +379,7 @@ fn decode_service(
                     help,
                 );
             }
-            decode_targets(decoder, region, node, &place)
+            decode_targets(decoder, node, &Place { region, slots: slots.as_ref(), has_xds })
         })
     });
     let hooks = fields.get(decoder, "hooks", decode_hooks).unwrap_or_default();

@@ -12,6 +12,7 @@
 pub mod access;
 pub mod fleet;
 pub mod plan;
+mod targets;
 pub mod windows;
 
 #[cfg(feature = "files")]
@@ -34,8 +35,6 @@ pub mod diagnostic;
 pub mod file;
 #[cfg(feature = "files")]
 pub mod fleet_file;
-#[cfg(feature = "files")]
-mod fleet_targets;
 #[cfg(feature = "files")]
 pub mod load;
 #[cfg(feature = "files")]

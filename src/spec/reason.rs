@@ -6,7 +6,7 @@ use super::build::{finding, length};
 use super::codes;
 use super::diagnostic::{Diagnostics, Severity};
 use super::file::Span;
-use super::fleet::{Adapter, Fleet, Region};
+use super::fleet::{Fleet, Region, Steps, Target};
 use super::fleet_file::is_largest;
 use super::pipeline::{PipelineFile, StageFile};
 use super::plan::{Analysis, Criterion, Hook, Location, Measurement, Plan, Test};
@@ -61,7 +61,8 @@ pub fn plan(pipeline: &PipelineFile, plan: &Plan, fleet: &Fleet, problems: &mut 
     reasoner.empty();
     reasoner.approvals();
     reasoner.windows();
-    reasoner.haproxy();
+    reasoner.keeping();
+    reasoner.coarse();
 }
 
 struct Reasoner<'a> {
@@ -71,7 +72,7 @@ struct Reasoner<'a> {
     problems: &'a mut Diagnostics,
 }
 
-impl Reasoner<'_> {
+impl<'a> Reasoner<'a> {
     fn say(
         &mut self,
         severity: Severity,
@@ -204,46 +205,56 @@ impl Reasoner<'_> {
         }
     }
 
-    /// What HAProxy cannot keep, or cannot show.
-    fn haproxy(&mut self) {
-        let (pipeline, plan) = (self.pipeline, self.plan);
+    /// What the load balancers cannot keep over their own restart.
+    fn keeping(&mut self) {
+        let plan = self.plan;
         let Some(service) = self.fleet.services.get(&plan.service) else { return };
-        let is = |region: &&RegionName| {
-            let targets = service.targets.get(*region);
-            targets
-                .is_some_and(|all| all.iter().any(|it| matches!(it.adapter, Adapter::Haproxy(_))))
-        };
-        let regions: Vec<&RegionName> = plan.regions.keys().filter(is).collect();
-        let Some(first) = regions.first() else { return };
-        if !plan.hooks.contains(&Hook::Persist) {
-            let message = format!(
-                "{first}: HAProxy comes back from a restart with the weights of its configuration"
-            );
-            let help = "add a `persist` hook to the service that makes the new weights stay";
-            let code = codes::WEIGHTS_DO_NOT_STAY;
-            self.problems.push(finding(
-                Severity::Error,
-                code,
-                service.at.clone(),
-                1,
-                message,
-                help,
-            ));
+        let forgets =
+            |(_, target): &(_, &Target)| !target.adapter.capabilities().weights_survive_restart;
+        let Some((region, target)) = self.targets().find(forgets) else { return };
+        if plan.hooks.contains(&Hook::Persist) {
+            return;
         }
+        let kind = target.adapter.kind();
+        let message = format!(
+            "{region} {}: `{kind}` comes back from a restart with the weights of its configuration",
+            target.name
+        );
+        let help = "add a `persist` hook to the service that makes the new weights stay";
+        let (code, at) = (codes::WEIGHTS_DO_NOT_STAY, service.at.clone());
+        self.problems.push(finding(Severity::Error, code, at, 1, message, help));
+    }
+
+    /// Weights that a load balancer cannot show.
+    fn coarse(&mut self) {
+        let (pipeline, plan) = (self.pipeline, self.plan);
         for (stage, file) in plan.stages.iter().zip(&pipeline.stages) {
-            let fine = |weight: &Weight| {
-                let steps = weight.hundredths();
-                (1..40).contains(&steps) || (9_961..10_000).contains(&steps)
+            let asked: Vec<_> = stage.steps.iter().flat_map(|step| &step.weights).collect();
+            let found = self.targets().find_map(|(region, target)| {
+                let steps = target.adapter.capabilities().steps;
+                let is_coarse = |weight: &Weight| !steps.show(*weight);
+                let weight =
+                    asked.iter().find(|(name, weight)| *name == region && is_coarse(weight))?.1;
+                Some((region, target, steps, *weight))
+            });
+            let Some((region, target, steps, weight)) = found else { continue };
+            let (kind, steps) = (target.adapter.kind(), steps.says());
+            let message = format!("{weight} in {region} does not fit `{kind}` there: {steps}");
+            let help = match target.adapter.capabilities().steps {
+                Steps::Ends => "0 or 100, in one step",
+                _ => "a whole or half percent always fits",
             };
-            let asked = stage.steps.iter().flat_map(|step| &step.weights);
-            let found =
-                asked.into_iter().find(|(name, weight)| regions.contains(name) && fine(weight));
-            if let Some((region, weight)) = found {
-                let message = format!("{weight} in {region} is finer than HAProxy's weights");
-                let help = "between 0.4% and 99.6%, or 0 and 100";
-                self.say(Severity::Error, codes::TOO_FINE, file.span, message, help);
-            }
+            self.say(Severity::Error, codes::TOO_FINE, file.span, message, help);
         }
+    }
+
+    /// The service's load balancers in the regions of the plan.
+    fn targets(&self) -> impl Iterator<Item = (&'a RegionName, &'a Target)> {
+        let (plan, fleet) = (self.plan, self.fleet);
+        let service = fleet.services.get(&plan.service);
+        let all = service.into_iter().flat_map(|service| &service.targets);
+        let reached = all.filter(|(region, _)| plan.regions.contains_key(*region));
+        reached.flat_map(|(region, targets)| targets.iter().map(move |target| (region, target)))
     }
 
     fn windows(&mut self) {

@@ -3,6 +3,7 @@
 #![expect(dead_code, reason = "these types describe files; the decoders read them")]
 
 mod fleet;
+mod targets;
 
 use std::collections::BTreeMap;
 

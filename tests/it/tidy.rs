@@ -21,27 +21,24 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sim", &["engine", "spec", "stats", "units"]),
     // Places where tests let the program fail; nothing without its feature.
     ("faults", &[]),
-    ("ports", &["engine", "units"]),
+    // What others run or serve, asked within bounds.
+    ("command", &["units"]),
+    ("http", &["spec", "units"]),
+    ("ports", &["engine", "spec", "units"]),
     // Measuring and probing are the driver's work; their own I/O stands behind a port.
     ("driver", &["ports", "engine", "spec", "units", "faults", "metrics::meter", "regions::probe"]),
-    ("load_balancer", &["ports", "spec", "units"]),
+    ("load_balancer", &["ports", "spec", "units", "command", "http"]),
     // What a poll measured is the engine's type: the judge says what it needs.
-    ("metrics", &["ports", "engine::poll", "spec", "units"]),
+    ("metrics", &["ports", "engine::poll", "spec", "units", "command", "http"]),
     // A rollout of the simulator on numbers that were measured.
     ("replay", &["ports", "sim", "engine", "spec", "stats", "units", "metrics::meter"]),
     ("store", &["ports", "engine", "units", "faults"]),
-    // A probe is an HTTP request like those to a metrics source.
-    ("regions", &["ports", "spec", "units", "metrics::http"]),
-    // A hook runs like a command check, and asks like one.
-    ("hooks", &["ports", "spec", "units", "metrics::command", "metrics::http"]),
-    ("notify", &["ports", "spec", "units", "metrics::command", "metrics::http"]),
-    // Keys of an issuer are fetched like numbers of a source.
-    ("access", &["ports", "engine", "spec", "units", "metrics::http"]),
+    ("regions", &["ports", "spec", "units", "http"]),
+    ("hooks", &["ports", "spec", "units", "command", "http"]),
+    ("notify", &["ports", "spec", "units", "command", "http"]),
+    ("access", &["ports", "engine", "spec", "units", "http"]),
     // Its tests make rollouts to show.
-    (
-        "server",
-        &["access", "driver", "ports", "engine", "spec", "units", "metrics::http", "sim::sample"],
-    ),
+    ("server", &["access", "driver", "ports", "engine", "spec", "units", "http", "sim::sample"]),
     // A world to try things in; the command line drives it.
     ("demo", &["ports", "spec", "units"]),
     ("cli", &["*"]),

@@ -223,7 +223,7 @@ fn read_backends(body: &[u8], pair: &Pair) -> Option<BTreeMap<SlotName, Backends
         })
     };
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    let pools = pair.slots().iter().zip(pair.clusters()).map(|(slot, name)| {
+    let pools = pair.slots().iter().zip(pair.names()).map(|(slot, name)| {
         let hosts = clusters.cluster_statuses.iter().find(|cluster| cluster.name == *name);
         let hosts = hosts.map(|cluster| cluster.host_statuses.as_slice()).unwrap_or_default();
         let backends = Backends {
@@ -265,8 +265,8 @@ pub fn read_anything(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pair::tests::{pair, split};
     use super::*;
+    use crate::load_balancer::pair::tests::{pair, split};
     use crate::units::Generation;
 
     #[test]

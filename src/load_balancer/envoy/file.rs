@@ -45,6 +45,7 @@ pub struct FileBalancer {
     path: PathBuf,
     pair: Pair,
     admin: Admin,
+    capabilities: Capabilities,
 }
 
 impl FileBalancer {
@@ -59,6 +60,7 @@ impl FileBalancer {
             path: target.path.clone(),
             pair: Pair::new(&target.clusters)?,
             admin: Admin::new(&target.admin)?,
+            capabilities: target.capabilities(),
         })
     }
 
@@ -123,7 +125,7 @@ impl LoadBalancer for FileBalancer {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { resolution: 10_000, weights_survive_restart: true, sees_instances: true }
+        self.capabilities
     }
 
     async fn read(&self) -> Result<Reading, LoadBalancerError> {

@@ -53,8 +53,8 @@ fn markers(route: &Value) -> Option<&Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pair::tests::pair;
     use super::*;
+    use crate::load_balancer::pair::tests::pair;
 
     #[test]
     fn what_is_written_is_read() {

@@ -7,7 +7,6 @@ mod admin;
 pub mod file;
 mod http;
 mod marker;
-mod pair;
 #[cfg(feature = "xds")]
 pub mod proto;
 mod reading;
@@ -15,9 +14,9 @@ pub mod route;
 #[cfg(feature = "xds")]
 pub mod xds;
 
+use super::pair::{self, Pair};
 #[cfg(feature = "fault-injection")]
 pub use admin::read_anything;
-pub use pair::Pair;
 
 use crate::ports::{LoadBalancerError, Outcome};
 

@@ -119,8 +119,8 @@ pub fn text(split: &Split) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pair::tests::split;
     use super::*;
+    use crate::load_balancer::pair::tests::split;
 
     fn seen(name: &str, percents: &[f64], generation: u64) -> Seen {
         Seen {

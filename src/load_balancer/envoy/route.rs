@@ -105,7 +105,7 @@ pub fn set_split(route: &mut Value, pair: &Pair, weights: [u16; 2]) -> Result<()
 
 fn not_named(route: &Value, pair: &Pair) -> Error {
     let name = route.get("name").and_then(Value::as_str).unwrap_or_default();
-    let [one, two] = pair.clusters().clone();
+    let [one, two] = pair.names().clone();
     Error::NotNamed { route: shown(name), one, two }
 }
 
@@ -123,7 +123,7 @@ fn names_both(list: &Value, pair: &Pair) -> bool {
         let clusters = list.get("clusters").and_then(Value::as_sequence);
         clusters.into_iter().flatten().any(|entry| name_of(entry) == Some(cluster))
     };
-    pair.clusters().iter().all(named)
+    pair.names().iter().all(named)
 }
 
 fn name_of(entry: &Value) -> Option<&str> {
@@ -179,9 +179,9 @@ fn weights_of(list: &Value, pair: &Pair) -> Result<Weights, Error> {
     let mut others = Vec::new();
     for entry in list.get("clusters").and_then(Value::as_sequence).into_iter().flatten() {
         let weight = weight_of(entry)?;
-        match pair.clusters().iter().position(|cluster| name_of(entry) == Some(cluster)) {
+        match pair.names().iter().position(|cluster| name_of(entry) == Some(cluster)) {
             Some(index) if own[index].is_some() => {
-                return Err(Error::Twice(pair.clusters()[index].clone()));
+                return Err(Error::Twice(pair.names()[index].clone()));
             }
             Some(index) => own[index] = Some(weight),
             None => others.push(weight),
@@ -203,14 +203,14 @@ fn weight_of(entry: &Value) -> Result<u64, Error> {
 
 fn read_list(list: &Value, pair: &Pair) -> Result<Split, Error> {
     let [first, second] = weights_of(list, pair)?.pair;
-    let [one, two] = pair.clusters().clone();
+    let [one, two] = pair.names().clone();
     pair.split(first, first + second).ok_or(Error::NoShare(one, two))
 }
 
 /// Scales all weights so that the pair's share is a multiple of 10,000, which makes each split of it exact.
 fn write_list(list: &mut Value, pair: &Pair, weights: [u16; 2]) -> Result<(), Error> {
     let before = weights_of(list, pair)?;
-    let [one, two] = pair.clusters().clone();
+    let [one, two] = pair.names().clone();
     let share = before.pair[0] + before.pair[1];
     let others_sum: u64 = before.others.iter().sum();
     if share == 0 && others_sum > 0 {
@@ -231,11 +231,10 @@ fn write_list(list: &mut Value, pair: &Pair, weights: [u16; 2]) -> Result<(), Er
         mapping.insert(key.into(), sum.into());
     }
     for entry in list.get_mut("clusters").and_then(Value::as_sequence_mut).into_iter().flatten() {
-        let weight =
-            match pair.clusters().iter().position(|cluster| name_of(entry) == Some(cluster)) {
-                Some(index) => unit * u64::from(weights[index]),
-                None => weight_of(entry)? / divisor * 10_000,
-            };
+        let weight = match pair.names().iter().position(|cluster| name_of(entry) == Some(cluster)) {
+            Some(index) => unit * u64::from(weights[index]),
+            None => weight_of(entry)? / divisor * 10_000,
+        };
         set_weight(entry, weight);
     }
     Ok(())
@@ -258,8 +257,8 @@ pub(super) fn child<'a>(parent: &'a mut Mapping, key: &str) -> Option<&'a mut Ma
 
 #[cfg(test)]
 mod tests {
-    use super::super::pair::tests::{pair, split};
     use super::*;
+    use crate::load_balancer::pair::tests::{pair, split};
 
     fn document(routes: &str) -> Value {
         parse(&format!(

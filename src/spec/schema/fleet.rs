@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 
 use super::PercentText;
+use super::targets::TargetBody;
 
 /// The fleet: what the operator owns.
 #[derive(JsonSchema)]
@@ -362,49 +363,6 @@ enum AuthorityWord {
     Observe,
     RollbackOnly,
     Full,
-}
-
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct TargetBody {
-    name: String,
-    envoy: Option<EnvoyBody>,
-    haproxy: Option<HaproxyBody>,
-    envoy_file: Option<EnvoyFileBody>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct EnvoyBody {
-    route: String,
-    /// Default `<route>.yaml`.
-    route_file: Option<String>,
-    clusters: BTreeMap<String, String>,
-    /// Default: the region's name.
-    node_cluster: Option<String>,
-    min_instances: Option<u32>,
-    forget_after: Option<String>,
-    admin: Option<Vec<String>>,
-}
-
-/// Two servers of an HAProxy backend, by its runtime API.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct HaproxyBody {
-    /// A path, or an address and port.
-    socket: String,
-    backend: String,
-    /// Slot to server.
-    servers: BTreeMap<String, String>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct EnvoyFileBody {
-    route: String,
-    path: String,
-    clusters: BTreeMap<String, String>,
-    admin: Vec<String>,
 }
 
 #[derive(JsonSchema)]

@@ -17,7 +17,8 @@ use tidegate::engine::event::Actor;
 use tidegate::hooks::FleetHooks;
 use tidegate::metrics;
 use tidegate::ports::{
-    Capabilities, Clock, Journal, LoadBalancer, LoadBalancerError, Notice, Notifier, Reading, Split,
+    Capabilities, Clock, Fencing, Journal, LoadBalancer, LoadBalancerError, Notice, Notifier,
+    Reading, Split, Steps,
 };
 use tidegate::server::{Api, Listening, Parts, listen_tcp};
 use tidegate::spec;
@@ -160,7 +161,12 @@ impl LoadBalancer for InMemory {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { resolution: 10_000, weights_survive_restart: true, sees_instances: false }
+        Capabilities {
+            steps: Steps::Hundredths,
+            weights_survive_restart: true,
+            sees_instances: false,
+            fencing: Fencing::Marker,
+        }
     }
 
     async fn read(&self) -> Result<Reading, LoadBalancerError> {

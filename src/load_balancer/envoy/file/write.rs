@@ -202,8 +202,8 @@ fn render(document: &Value, json: bool) -> Result<String, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::pair::tests::{pair, split};
     use super::*;
+    use crate::load_balancer::pair::tests::{pair, split};
 
     const TEXT: &str = "version_info: mine\nresources:\n\
         - {name: admin, virtual_hosts: []}\n\

@@ -36,6 +36,7 @@ pub struct XdsBalancer {
     min_instances: usize,
     forget_after: Option<Duration>,
     admin: Admin,
+    capabilities: Capabilities,
 }
 
 impl XdsBalancer {
@@ -54,6 +55,7 @@ impl XdsBalancer {
             min_instances: usize::try_from(target.min_instances).unwrap_or(usize::MAX).max(1),
             forget_after: target.forget_after.map(crate::units::Millis::duration),
             admin: Admin::new(&target.admin)?,
+            capabilities: target.capabilities(),
         })
     }
 
@@ -211,7 +213,7 @@ impl LoadBalancer for XdsBalancer {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { resolution: 10_000, weights_survive_restart: true, sees_instances: true }
+        self.capabilities
     }
 
     async fn read(&self) -> Result<Reading, LoadBalancerError> {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::super::pair::tests::{pair, split};
 use super::*;
+use crate::load_balancer::pair::tests::{pair, split};
 use crate::ports::InstanceReading;
 
 fn key() -> ResourceKey {

@@ -1,4 +1,4 @@
-//! HTTP towards metrics sources and checks: bounded in time and bytes, no redirects, credentials read at each use.
+//! HTTP towards others: bounded in time and bytes, no redirects, credentials read at each use.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The two slots of a service and the Envoy clusters behind them.
+//! The two slots of a service and what stands for each at a load balancer: a cluster, a server, a pool.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use crate::units::{SlotName, Weight};
 /// Why slots, clusters and weights do not belong together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Not two slots with a cluster each.
-    #[error("needs two slots with a cluster each, has {0}")]
+    /// Not two slots with a name each.
+    #[error("needs two slots with a name each, has {0}")]
     Count(usize),
-    /// Both slots name one cluster.
-    #[error("both slots name the cluster `{0}`")]
+    /// Both slots have one name.
+    #[error("both slots are `{0}`")]
     Same(String),
     /// The split names other slots.
     #[error("weights are for other slots than `{0}` and `{1}`")]
@@ -22,30 +22,30 @@ pub enum Error {
     Sum(u32),
 }
 
-/// Two slots, each with its cluster; in the order of the slots' names.
+/// Two slots, each with its name at the load balancer; in the order of the slots' names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pair {
     slots: [SlotName; 2],
-    clusters: [String; 2],
+    names: [String; 2],
 }
 
 impl Pair {
-    /// Checks that there are two slots with different clusters.
-    pub fn new(clusters: &BTreeMap<SlotName, String>) -> Result<Self, Error> {
-        let mut entries = clusters.iter();
+    /// Checks that there are two slots with different names.
+    pub fn new(names: &BTreeMap<SlotName, String>) -> Result<Self, Error> {
+        let mut entries = names.iter();
         let (Some(one), Some(two), None) = (entries.next(), entries.next(), entries.next()) else {
-            return Err(Error::Count(clusters.len()));
+            return Err(Error::Count(names.len()));
         };
         if one.1 == two.1 {
             return Err(Error::Same(one.1.clone()));
         }
-        Ok(Self { slots: [one.0.clone(), two.0.clone()], clusters: [one.1.clone(), two.1.clone()] })
+        Ok(Self { slots: [one.0.clone(), two.0.clone()], names: [one.1.clone(), two.1.clone()] })
     }
 
-    /// The clusters, in the order of their slots' names.
+    /// What stands for the slots, in the order of the slots' names.
     #[must_use]
-    pub fn clusters(&self) -> &[String; 2] {
-        &self.clusters
+    pub fn names(&self) -> &[String; 2] {
+        &self.names
     }
 
     /// The slots, in the order of their names.
@@ -57,11 +57,11 @@ impl Pair {
     /// A name for the pair that does not depend on how slots are called: `api-blue/api-green`.
     #[must_use]
     pub fn key(&self) -> String {
-        let [one, two] = &self.clusters;
+        let [one, two] = &self.names;
         if one < two { format!("{one}/{two}") } else { format!("{two}/{one}") }
     }
 
-    /// The two weights in the order of `clusters`; an error unless they are for these slots and sum to 100 %.
+    /// The two weights in the order of `names`; an error unless they are for these slots and sum to 100 %.
     pub fn weights(&self, split: &Split) -> Result<[Weight; 2], Error> {
         let [one, two] = &self.slots;
         let (Some(first), Some(second), 2) = (split.get(one), split.get(two), split.len()) else {
@@ -71,7 +71,7 @@ impl Pair {
         if sum == 10_000 { Ok([*first, *second]) } else { Err(Error::Sum(sum)) }
     }
 
-    /// The split in which the first cluster has `part` of `whole`; `None` when `whole` is 0 or less than `part`.
+    /// The split in which the first slot has `part` of `whole`; `None` when `whole` is 0 or less than `part`.
     #[must_use]
     pub fn split(&self, part: u64, whole: u64) -> Option<Split> {
         let first = Weight::from_ratio(part, whole)?;
@@ -84,7 +84,7 @@ impl Pair {
 pub(super) mod tests {
     use super::*;
 
-    pub(in super::super) fn pair() -> Pair {
+    pub(in crate::load_balancer) fn pair() -> Pair {
         Pair::new(&BTreeMap::from([
             ("blue".parse().unwrap(), "api-blue".to_owned()),
             ("green".parse().unwrap(), "api-green".to_owned()),
@@ -92,7 +92,7 @@ pub(super) mod tests {
         .unwrap()
     }
 
-    pub(in super::super) fn split(green_percent: f64) -> Split {
+    pub(in crate::load_balancer) fn split(green_percent: f64) -> Split {
         let green = Weight::from_percent(green_percent).unwrap();
         Split::from([
             ("blue".parse().unwrap(), green.complement()),
@@ -111,7 +111,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn two_different_clusters_are_needed() {
+    fn two_different_names_are_needed() {
         let one = BTreeMap::from([("blue".parse().unwrap(), "api".to_owned())]);
         assert_eq!(Pair::new(&one), Err(Error::Count(1)));
         let same = BTreeMap::from([

@@ -1,0 +1,116 @@
+//! Envoys: fed by xDS, or by a file that they watch.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::capabilities::{Capabilities, Fencing, Steps};
+#[cfg(feature = "files")]
+use super::file::{Place, names_by_slot};
+#[cfg(feature = "files")]
+use crate::spec::{codes, decode::Decoder, file::Node, file::Value, fleet_file::decode_url};
+use crate::units::{Millis, SlotName};
+
+/// Envoys fed by xDS.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EnvoyXds {
+    /// Name of the RouteConfiguration that Envoy asks for.
+    pub route: String,
+    /// The operator's RouteConfiguration (YAML); only weights of the named clusters are replaced.
+    pub route_file: PathBuf,
+    /// Slot → cluster.
+    pub clusters: BTreeMap<SlotName, String>,
+    /// Which Envoys belong to this target: the value of `node.cluster`; default the region's name.
+    pub node_cluster: String,
+    /// Connected instances without which nothing is confirmed; at least 1.
+    pub min_instances: u32,
+    /// An instance gone for this long no longer counts, marked as assumed.
+    pub forget_after: Option<Millis>,
+    /// Admin addresses for healthy-backend counts; optional.
+    pub admin: Vec<String>,
+}
+
+/// Envoys fed by a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EnvoyFile {
+    /// Name of the RouteConfiguration in the file.
+    pub route: String,
+    /// The file that Envoy watches (as `path_config_source` with a watched directory).
+    pub path: PathBuf,
+    /// Slot → cluster.
+    pub clusters: BTreeMap<SlotName, String>,
+    /// Admin addresses of the Envoys, for reading back; at least one.
+    pub admin: Vec<String>,
+}
+
+/// Both keep weights and generation in the route document itself.
+const CAPABILITIES: Capabilities = Capabilities {
+    steps: Steps::Hundredths,
+    weights_survive_restart: true,
+    sees_instances: true,
+    fencing: Fencing::Marker,
+};
+
+impl EnvoyXds {
+    /// What it can do.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    #[cfg(feature = "files")]
+    pub(super) fn decode(decoder: &mut Decoder, node: &Node, place: &Place<'_>) -> Option<Self> {
+        let mut fields = decoder.fields(node)?;
+        if !place.has_xds {
+            let help = "add for example `xds: {listen: \"127.0.0.1:18000\"}`, or use `envoy_file`";
+            let message = "Envoy fetches its routes here, but there is no `xds` block";
+            decoder.error(codes::XDS, node.span, message, help);
+        }
+        let route = fields.require(decoder, "route", Decoder::text);
+        let route_file = fields.get(decoder, "route_file", Decoder::text).map(PathBuf::from);
+        let clusters = fields
+            .require(decoder, "clusters", |decoder, node| names_by_slot(decoder, node, place));
+        let node_cluster = fields
+            .get(decoder, "node_cluster", Decoder::text)
+            .unwrap_or_else(|| place.region.to_string());
+        let min_instances = fields
+            .get(decoder, "min_instances", |decoder, node| decoder.count(node, 1, 10_000))
+            .unwrap_or(1);
+        let forget_after = fields.get(decoder, "forget_after", Decoder::positive);
+        let admin = fields
+            .get(decoder, "admin", |decoder, node| decoder.each(node, decode_url))
+            .unwrap_or_default();
+        fields.finish(decoder);
+        let route = route?;
+        let route_file = route_file.unwrap_or_else(|| PathBuf::from(format!("{route}.yaml")));
+        let clusters = clusters?;
+        Some(Self { route_file, route, clusters, node_cluster, min_instances, forget_after, admin })
+    }
+}
+
+impl EnvoyFile {
+    /// What it can do.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    #[cfg(feature = "files")]
+    pub(super) fn decode(decoder: &mut Decoder, node: &Node, place: &Place<'_>) -> Option<Self> {
+        let mut fields = decoder.fields(node)?;
+        let route = fields.require(decoder, "route", Decoder::text);
+        let path = fields.require(decoder, "path", Decoder::text).map(PathBuf::from);
+        let clusters = fields
+            .require(decoder, "clusters", |decoder, node| names_by_slot(decoder, node, place));
+        let admin = fields.require(decoder, "admin", |decoder, node| {
+            let admin = decoder.each(node, decode_url)?;
+            if matches!(&node.value, Value::List(list) if list.is_empty()) {
+                let help = "without it nothing can be read back";
+                let message = "at least one admin address is needed";
+                decoder.error(codes::INVALID_VALUE, node.span, message, help);
+            }
+            Some(admin)
+        });
+        fields.finish(decoder);
+        Some(Self { route: route?, path: path?, clusters: clusters?, admin: admin? })
+    }
+}
