@@ -1,5 +1,5 @@
 # What there is to do here. `make test` is what has to pass before a change goes in.
-.PHONY: help demo test lint bench simulate
+.PHONY: help demo test lint conformance bench simulate
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -12,6 +12,9 @@ test: ## everything: missing parts, lints, unit, integration and documentation t
 
 lint: ## format, clippy, documentation
 	@scripts/timed lint
+
+conformance: ## every load-balancer adapter against every line of the suite, on real servers
+	@scripts/timed conformance
 
 bench: ## what judging and keeping costs, beside a rank test and the machine's own disk
 	cargo bench --locked --no-default-features --bench stats

@@ -83,7 +83,8 @@ impl HaproxyBalancer {
         let mut answer = String::new();
         let read = stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).await;
         read.map_err(|_| self.failure("an answer that is not text", lost))?;
-        Ok(answer)
+        // Even a silent success is a line.
+        if answer.is_empty() { Err(self.failure("the connection broke", lost)) } else { Ok(answer) }
     }
 
     async fn servers(

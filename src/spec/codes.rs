@@ -133,7 +133,7 @@ codes! {
     /// a `persist` hook that writes them there (for HAProxy: the server-state file, or the configuration itself).
     WEIGHTS_DO_NOT_STAY = "fleet::weights_do_not_stay";
     /// The load balancer's own steps are too coarse for this weight. HAProxy's weights go up to 256, so nothing between 0
-    /// and 0.4 % fits, and not every hundredth above; a name server without weights knows only all or nothing.
+    /// and 0.39 % fits, and not every hundredth above; a name server without weights knows only all or nothing.
     TOO_FINE = "fleet::weight_too_fine";
     /// A stage starts only if its bake fits into a window, and no window of that region is as long as the bake.
     WINDOW_TOO_SHORT = "reason::window_too_short";

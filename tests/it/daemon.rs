@@ -32,6 +32,7 @@ impl Web {
                 ("web-green".to_owned(), vec![address]),
             ]),
             rds: Rds::File(routes),
+            health_checks: false,
         })
         .await;
         let target = format!(

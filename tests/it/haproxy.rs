@@ -1,19 +1,31 @@
 //! The adapter for HAProxy, on a real one.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
+use async_trait::async_trait;
 use tidegate::load_balancer::haproxy::HaproxyBalancer;
 use tidegate::ports::{Backends, LoadBalancer, Outcome, Split};
 use tidegate::spec::fleet::{Haproxy as Settings, HaproxySocket};
 use tidegate::units::{Generation, Weight};
 
-use crate::conformance::{self, Subject};
-use crate::parts::backend::{Backend, Traffic};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+
+use crate::conformance::{self, Fault, Reason};
+use crate::parts::backend::{Backend, Counts, Traffic};
 use crate::parts::haproxy::Haproxy;
+use crate::parts::meddler::Mood;
 
 struct World {
     haproxy: Haproxy,
     green: Option<Backend>,
+    green_address: SocketAddr,
     _blue: Backend,
 }
 
@@ -21,7 +33,7 @@ impl World {
     async fn start() -> Self {
         let (blue, green) = (Backend::start("blue").await, Backend::start("green").await);
         let haproxy = Haproxy::start(blue.address, green.address);
-        Self { haproxy, green: Some(green), _blue: blue }
+        Self { haproxy, green_address: green.address, green: Some(green), _blue: blue }
     }
 
     fn balancer(&self, socket: HaproxySocket) -> HaproxyBalancer {
@@ -43,22 +55,123 @@ fn split(green: f64) -> Split {
     ])
 }
 
-fn subject<'a>(balancer: &'a HaproxyBalancer, haproxy: &Haproxy) -> Subject<'a> {
-    Subject {
-        balancer,
-        traffic: Traffic::to(haproxy.listener),
-        canary: "green".parse().unwrap(),
-        stable: "blue".parse().unwrap(),
-        generation: 0,
-        stores_generation: false,
+/// The suite's world: the runtime API over TCP, through a relay that can misbehave.
+struct Suite {
+    inner: World,
+    relay: Relay,
+}
+
+#[async_trait]
+impl conformance::World for Suite {
+    fn target(&self) -> String {
+        let socket = self.relay.address;
+        format!(
+            "haproxy: {{socket: \"{socket}\", backend: be, servers: {{blue: blue, green: green}}}}"
+        )
+    }
+
+    fn bad(&self) -> Vec<(String, &'static str)> {
+        let with = |socket: &str, backend: &str, servers: &str| {
+            format!("haproxy: {{socket: {socket}, backend: {backend}, servers: {servers}}}")
+        };
+        vec![
+            (with("/s", "\"be;shutdown\"", "{blue: a, green: b}"), "no name of a backend"),
+            (with("/s", "be", "{blue: a, green: a}"), "two different names"),
+            (with("/s", "be", "{blue: a, red: b}"), "blue: ..., green: ..."),
+            ("haproxy: {backend: be, servers: {blue: a, green: b}}".to_owned(), "socket"),
+            ("haproxi: {}".to_owned(), "did you mean `haproxy`?"),
+        ]
+    }
+
+    async fn load(&self, more: Arc<dyn Fn() -> bool + Send + Sync>) -> Result<Counts, Reason> {
+        Ok(Traffic::to(self.inner.haproxy.listener).flow(move || more()).await)
+    }
+
+    async fn edit(&mut self, canary_percent: u32) -> Result<(), Reason> {
+        let stable = 100 - canary_percent;
+        let line = format!("set weight be/green {canary_percent}; set weight be/blue {stable}");
+        self.inner.haproxy.say(&line).unwrap();
+        Ok(())
+    }
+
+    async fn happen(&mut self, fault: Fault) -> Result<(), Reason> {
+        match fault {
+            Fault::Restart | Fault::Back => self.inner.haproxy.restart(),
+            // Without a state file it forgets its weights, as after a restart.
+            Fault::Reload => self.inner.haproxy.reload().await,
+            Fault::Gone => self.inner.haproxy.kill(),
+            Fault::Slow => self.relay.be(Mood::Slow),
+            Fault::Refusing => self.relay.be(Mood::Refusing),
+            Fault::Lying => self.relay.be(Mood::Lying),
+            Fault::Honest => self.relay.be(Mood::Honest),
+            Fault::CanarySick => self.inner.green = None,
+            Fault::CanaryWell => {
+                self.inner.green = Some(Backend::at("green", self.inner.green_address).await);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A relay from TCP to the runtime API's unix socket; gone with this value.
+struct Relay {
+    address: SocketAddr,
+    mood: Arc<AtomicU8>,
+    task: JoinHandle<()>,
+}
+
+impl Relay {
+    async fn start(socket: PathBuf) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mood = Arc::new(AtomicU8::new(Mood::Honest as u8));
+        let shared = Arc::clone(&mood);
+        let task = tokio::spawn(async move {
+            while let Ok((front, _)) = listener.accept().await {
+                let (socket, mood) = (socket.clone(), shared.load(Ordering::SeqCst));
+                // Who asked may be gone by the time of the answer.
+                tokio::spawn(async move { drop(Self::exchange(front, &socket, mood).await) });
+            }
+        });
+        Self { address, mood, task }
+    }
+
+    async fn exchange(mut front: TcpStream, socket: &Path, mood: u8) -> std::io::Result<()> {
+        let mut line = String::new();
+        BufReader::new(&mut front).read_line(&mut line).await?;
+        let changes = line.contains("set weight");
+        if mood == Mood::Slow as u8 {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+        }
+        if changes && mood == Mood::Refusing as u8 {
+            return front.write_all(b"Permission denied.\n").await;
+        }
+        if changes && mood == Mood::Lying as u8 {
+            return front.write_all(b"\n\n").await;
+        }
+        let mut back = UnixStream::connect(socket).await?;
+        back.write_all(line.as_bytes()).await?;
+        let mut answer = Vec::new();
+        back.read_to_end(&mut answer).await?;
+        front.write_all(&answer).await
+    }
+
+    fn be(&self, mood: Mood) {
+        self.mood.store(mood as u8, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn haproxy_does_what_every_adapter_must() {
-    let world = World::start().await;
-    let balancer = world.unix();
-    conformance::all(&mut subject(&balancer, &world.haproxy)).await;
+    let inner = World::start().await;
+    let relay = Relay::start(inner.haproxy.socket.clone()).await;
+    conformance::hold("haproxy", Box::new(Suite { inner, relay })).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -568,7 +568,7 @@ fn haproxy_needs_what_makes_its_weights_stay_and_weights_that_it_can_show() {
     assert!(plan.is_some() && !problems.has_errors(), "{problems}");
     let without = fleet.replace("    hooks: {persist: [./persist.sh, \"{region}\"]}\n", "");
     assert_eq!(count(&run(pipeline, &without).1, codes::WEIGHTS_DO_NOT_STAY), 1);
-    for weight in ["0.1", "0.39", "99.7"] {
+    for weight in ["0.1", "0.38", "99.7"] {
         let fine =
             pipeline.replace("traffic_percentage: 5\n", &format!("traffic_percentage: {weight}\n"));
         assert_eq!(count(&run(&fine, fleet).1, codes::TOO_FINE), 1, "{weight}");

@@ -53,6 +53,7 @@ impl Fleet {
                     .map(|(slot, backend)| (format!("api-{slot}"), vec![backend.address]))
                     .collect::<BTreeMap<_, _>>(),
                 rds: Rds::Grpc(xds),
+                health_checks: false,
             })
         });
         let fleet = Self {

@@ -76,6 +76,7 @@ impl World {
                     ("api-green".to_owned(), vec![green.address]),
                 ]),
                 rds: Rds::File(routes.clone()),
+                health_checks: false,
             });
             regions.push(Site { name: name.parse().unwrap(), envoy, routes });
         }

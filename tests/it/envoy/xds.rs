@@ -11,7 +11,6 @@ use tidegate::spec::fleet::{EnvoyXds, Secret, Xds, XdsTls};
 use tidegate::units::{Generation, Millis};
 
 use super::{World, clusters, subject};
-use crate::conformance;
 use crate::parts::envoy::{Envoy, Rds, route_yaml};
 
 fn target(directory: &Path) -> EnvoyXds {
@@ -46,15 +45,6 @@ async fn serve(target: &EnvoyXds, known: Option<&Known>, xds: &Xds) -> (XdsBalan
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn served_routes_do_what_every_adapter_must() {
-    let (world, directory) = (World::start().await, tempfile::tempdir().unwrap());
-    let (balancer, server) =
-        serve(&target(directory.path()), Some(&known(0.0, 0)), &loopback(0)).await;
-    let envoy = Envoy::start(world.config("edge-1", Rds::Grpc(server.address()))).await;
-    conformance::all(&mut subject(&balancer, &envoy)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_aggregated_stream_serves_routes_and_admin_ports_are_asked() {
     let (world, directory) = (World::start().await, tempfile::tempdir().unwrap());
     let (_, server) = serve(&target(directory.path()), Some(&known(5.0, 1)), &loopback(0)).await;
@@ -65,7 +55,7 @@ async fn the_aggregated_stream_serves_routes_and_admin_ports_are_asked() {
     settings.admin = vec![envoy.admin_address()];
     let (balancer, _server) =
         serve(&settings, Some(&known(5.0, 1)), &loopback(address.port())).await;
-    let mut subject = subject(&balancer, &envoy);
+    let mut subject = subject(&balancer);
     subject.generation = 1;
     subject.read_until(|reading| reading.settled).await;
     let reading = subject.set(25.0).await;
@@ -91,10 +81,12 @@ async fn restarts_change_no_weights() {
 
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let (traffic, ended) = (envoy.traffic(), std::sync::Arc::clone(&stop));
-    let load = tokio::spawn(async move { traffic.send_until(ended).await });
+    let load = tokio::spawn(async move {
+        traffic.flow(move || !ended.load(std::sync::atomic::Ordering::Relaxed)).await
+    });
     let (balancer, _server) =
         serve(&target, Some(&known(100.0, 4)), &loopback(address.port())).await;
-    let subject = subject(&balancer, &envoy);
+    let subject = subject(&balancer);
     let reading = subject.read_until(|reading| reading.settled).await;
     assert_eq!((reading.split, reading.generation), (subject.split(100.0), Some(Generation(4))));
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -111,7 +103,7 @@ async fn an_envoy_keeps_its_weights_while_none_are_recorded() {
     let port = server.address().port();
     server.close().await;
     let (balancer, _server) = serve(&target, None, &loopback(port)).await;
-    let mut subject = subject(&balancer, &envoy);
+    let mut subject = subject(&balancer);
     // The Envoy tells which generation it has, so that an older one is refused.
     let told = subject
         .read_until(|reading| {
@@ -144,12 +136,12 @@ async fn one_that_leaves_with_canary_weight_stays_named() {
     target.min_instances = 2;
     target.forget_after = Some(Millis::from_secs(3_600));
     let (balancer, server) = serve(&target, Some(&known(0.0, 0)), &loopback(0)).await;
-    let one = Envoy::start(world.config("edge-1", Rds::Grpc(server.address()))).await;
+    let _one = Envoy::start(world.config("edge-1", Rds::Grpc(server.address()))).await;
     let alone = balancer.read().await.unwrap();
     assert_eq!(alone.note.as_deref(), Some("1 of at least 2 instances connected"));
     assert!(!alone.settled);
     let mut two = Envoy::start(world.config("edge-2", Rds::Grpc(server.address()))).await;
-    let mut subject = subject(&balancer, &one);
+    let mut subject = subject(&balancer);
     subject.set(5.0).await;
     two.kill();
     subject.read_until(|reading| !reading.settled).await;
@@ -175,7 +167,7 @@ async fn a_refusal_comes_with_envoys_words() {
     let text = std::fs::read_to_string(&target.route_file).unwrap();
     std::fs::write(&target.route_file, text.replace("['*']", "['*', '*']")).unwrap();
     let (balancer, _server) = serve(&target, Some(&known(5.0, 1)), &loopback(port)).await;
-    let subject = subject(&balancer, &envoy);
+    let subject = subject(&balancer);
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     let refused = loop {
         match balancer.set(&subject.split(50.0), Generation(2)).await {
@@ -210,8 +202,8 @@ async fn beyond_loopback_only_with_certificates_that_name_the_group() {
         key: authority.join(format!("{name}.key")),
     };
     let stranger = Envoy::spawn(world.config("edge-2", rds("eu_west_1")));
-    let envoy = Envoy::start(world.config("edge-1", rds("us_east_1"))).await;
-    let reading = subject(&balancer, &envoy).read_until(|reading| reading.settled).await;
+    let _envoy = Envoy::start(world.config("edge-1", rds("us_east_1"))).await;
+    let reading = subject(&balancer).read_until(|reading| reading.settled).await;
     assert_eq!(reading.instances.len(), 1, "{reading:?}");
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     // Its stream is ended again and again.

@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use hyper_util::rt::TokioExecutor;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
-/// A server that answers every request with 200 and `x-backend: <name>`; ends with its value.
+/// Most bytes of a request's or an answer's head.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Connections of a load.
+const CONNECTIONS: usize = 8;
+
+/// A server that answers every request with 200 and `x-backend: <name>`; it and its connections end with its value.
 pub struct Backend {
     pub address: SocketAddr,
     task: tokio::task::JoinHandle<()>,
@@ -18,12 +22,37 @@ pub struct Backend {
 
 impl Backend {
     pub async fn start(name: &'static str) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at(name, "127.0.0.1:0".parse().unwrap()).await
+    }
+
+    /// At an address where one was before.
+    pub async fn at(name: &'static str, address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let app =
-            axum::Router::new().fallback(move || async move { ([("x-backend", name)], name) });
-        let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(answer(stream, name));
+                while connections.try_join_next().is_some() {}
+            }
+        });
         Self { address, task }
+    }
+}
+
+/// Answers whatever is asked, without a look at it, until the other side ends. Requests have no bodies.
+async fn answer(mut stream: TcpStream, name: &'static str) {
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nx-backend: {name}\r\ncontent-length: {}\r\n\r\n{name}",
+        name.len()
+    );
+    // One write is one packet.
+    let _ = stream.set_nodelay(true);
+    let mut reader = Reader::default();
+    while reader.head(&mut stream).await.is_some() {
+        if stream.write_all(answer.as_bytes()).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -37,49 +66,39 @@ impl Drop for Backend {
 pub type Counts = BTreeMap<String, u64>;
 
 /// Sends requests to one address over keep-alive connections.
+///
+/// A connection that its server ends between two requests is opened again, as every client does: nothing was answered on
+/// it, so nothing is lost. A new connection that gives no answer is an error.
 #[derive(Clone)]
 pub struct Traffic {
     address: SocketAddr,
-    client: Client<HttpConnector, Empty<Bytes>>,
 }
 
 impl Traffic {
     pub fn to(address: SocketAddr) -> Self {
-        Self { address, client: Client::builder(TokioExecutor::new()).build_http() }
+        Self { address }
     }
 
     /// The name of the backend that answered, or `error`.
     pub async fn once(&self) -> String {
-        let uri = format!("http://{}/", self.address).parse().unwrap();
-        let Ok(response) = self.client.get(uri).await else { return "error".to_owned() };
-        let name =
-            response.headers().get("x-backend").map(|name| name.to_str().unwrap().to_owned());
-        let whole = response.into_body().collect().await;
-        name.filter(|_| whole.is_ok()).unwrap_or_else(|| "error".to_owned())
+        Connection::default().once(self.address).await
     }
 
     /// Sends `requests` over eight connections.
     pub async fn send(&self, requests: u64) -> Counts {
-        let left = Arc::new(AtomicU64::new(requests));
-        self.flow(move || {
-            left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-                .is_ok()
-        })
-        .await
+        let left = Arc::new(AtomicI64::new(i64::try_from(requests).unwrap()));
+        self.flow(move || left.fetch_sub(1, Ordering::Relaxed) > 0).await
     }
 
-    /// Sends until `stop` is set.
-    pub async fn send_until(&self, stop: Arc<AtomicBool>) -> Counts {
-        self.flow(move || !stop.load(Ordering::Relaxed)).await
-    }
-
-    async fn flow(&self, more: impl Fn() -> bool + Clone + Send + 'static) -> Counts {
-        let workers = (0..8).map(|_| {
-            let (this, more) = (self.clone(), more.clone());
+    /// Sends as long as `more` says so, over eight connections.
+    pub async fn flow(&self, more: impl Fn() -> bool + Clone + Send + 'static) -> Counts {
+        let address = self.address;
+        let workers = (0..CONNECTIONS).map(|_| {
+            let more = more.clone();
             tokio::spawn(async move {
-                let mut counts = Counts::new();
+                let (mut counts, mut connection) = (Counts::new(), Connection::default());
                 while more() {
-                    *counts.entry(this.once().await).or_default() += 1;
+                    *counts.entry(connection.once(address).await).or_default() += 1;
                 }
                 counts
             })
@@ -91,5 +110,91 @@ impl Traffic {
             }
         }
         all
+    }
+}
+
+/// A connection, as long as it lasts.
+#[derive(Default)]
+struct Connection {
+    stream: Option<TcpStream>,
+    reader: Reader,
+}
+
+impl Connection {
+    async fn once(&mut self, address: SocketAddr) -> String {
+        let failed = || "error".to_owned();
+        if let Some(mut used) = self.stream.take() {
+            if let Some(name) = self.exchange(&mut used, address).await {
+                self.stream = Some(used);
+                return name;
+            }
+            if !self.reader.is_empty() {
+                return failed();
+            }
+        }
+        self.reader = Reader::default();
+        let Ok(mut fresh) = TcpStream::connect(address).await else { return failed() };
+        let _ = fresh.set_nodelay(true);
+        let Some(name) = self.exchange(&mut fresh, address).await else { return failed() };
+        self.stream = Some(fresh);
+        name
+    }
+
+    /// The name of the backend; none when the connection ended or the answer is none of a backend's.
+    async fn exchange(&mut self, stream: &mut TcpStream, address: SocketAddr) -> Option<String> {
+        let request = format!("GET / HTTP/1.1\r\nhost: {address}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let head = self.reader.head(stream).await?;
+        let mut length = 0;
+        let mut name = None;
+        for line in head.lines() {
+            let Some((key, value)) = line.split_once(':') else { continue };
+            match key.to_ascii_lowercase().as_str() {
+                "content-length" => length = value.trim().parse().ok()?,
+                "x-backend" => name = Some(value.trim().to_owned()),
+                _ => {}
+            }
+        }
+        self.reader.skip(stream, length).await?;
+        // An error page of the balancer's own has no such header: it is whole, but no backend's.
+        Some(name.unwrap_or_else(|| "error".to_owned()))
+    }
+}
+
+/// What came and is not used up.
+#[derive(Default)]
+struct Reader(Vec<u8>);
+
+impl Reader {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The next head, without its empty line; none when the connection ended first.
+    async fn head(&mut self, stream: &mut TcpStream) -> Option<String> {
+        loop {
+            if let Some(end) = self.0.windows(4).position(|four| four == b"\r\n\r\n") {
+                let rest = self.0.split_off(end + 4);
+                let head = std::mem::replace(&mut self.0, rest);
+                return String::from_utf8(head).ok();
+            }
+            if self.0.len() > HEAD_BYTES_MAX || !self.more(stream).await {
+                return None;
+            }
+        }
+    }
+
+    async fn skip(&mut self, stream: &mut TcpStream, length: usize) -> Option<()> {
+        while self.0.len() < length {
+            if !self.more(stream).await {
+                return None;
+            }
+        }
+        self.0.drain(..length);
+        Some(())
+    }
+
+    async fn more(&mut self, stream: &mut TcpStream) -> bool {
+        stream.read_buf(&mut self.0).await.is_ok_and(|count| count > 0)
     }
 }

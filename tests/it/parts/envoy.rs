@@ -36,6 +36,8 @@ pub struct EnvoyConfig {
     /// Envoy cluster → its backends.
     pub backends: BTreeMap<String, Vec<SocketAddr>>,
     pub rds: Rds,
+    /// Backends are asked every 200 ms whether they are well.
+    pub health_checks: bool,
 }
 
 /// A running Envoy; killed with its value.
@@ -87,6 +89,22 @@ impl Envoy {
         }
     }
 
+    /// Stops it as it stands: its connections stay open and nothing is answered.
+    pub fn stop(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let id = self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok());
+        let id = id.and_then(rustix::process::Pid::from_raw).unwrap();
+        rustix::process::kill_process(id, signal).unwrap();
+    }
+
     /// Kills it and starts it again with the same configuration and ports, waiting until it is ready.
     pub async fn restart(&mut self) {
         self.kill();
@@ -134,14 +152,16 @@ impl Envoy {
     }
 
     fn yaml(&self) -> String {
-        let EnvoyConfig { node_id, node_cluster, route, backends, rds } = &self.config;
+        let EnvoyConfig { node_id, node_cluster, route, backends, rds, health_checks } =
+            &self.config;
+        let checks = if *health_checks { HEALTH_CHECKS } else { "" };
         let mut clusters = String::new();
         for (name, addresses) in backends {
             let endpoints: Vec<_> = addresses.iter().map(|address| endpoint(*address)).collect();
             let list = endpoints.join(", ");
             writeln!(
                 clusters,
-                "  - {{name: {name}, type: STATIC, connect_timeout: 1s, load_assignment: \
+                "  - {{name: {name}, type: STATIC, connect_timeout: 1s, {checks}load_assignment: \
                  {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{list}]}}]}}}}"
             )
             .unwrap();
@@ -231,6 +251,8 @@ impl Rds {
 
 /// Edges of the clusters' latency histograms; Envoy's own are too far apart for a p95 of some tens of milliseconds.
 const BUCKETS_MS: &str = "[5, 10, 15, 20, 23, 25, 28, 30, 33, 36, 38, 40, 45, 50, 60, 80, 100, 125, 150, 200, 300, 500, 1000, 5000]";
+
+const HEALTH_CHECKS: &str = "health_checks: [{timeout: 1s, interval: 0.2s, no_traffic_interval: 0.2s, unhealthy_threshold: 1, healthy_threshold: 1, http_health_check: {path: /}}], ";
 
 const GRPC: &str = "{api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: xds}}]}";
 

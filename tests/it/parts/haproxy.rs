@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -32,7 +33,7 @@ impl Haproxy {
              stats socket ipv4@{tcp} level admin\n  nbthread 1\n\
              defaults\n  mode http\n  timeout connect 2s\n  timeout client 30s\n  timeout server 30s\n\
              frontend web\n  bind {listener}\n  default_backend be\n\
-             backend be\n  balance random(1)\n  server blue {blue} weight 100 check inter 200ms\n  \
+             backend be\n  balance roundrobin\n  server blue {blue} weight 100 check inter 200ms\n  \
              server green {green} weight 0 check inter 200ms\n",
             socket.display(),
             weak.display(),
@@ -47,8 +48,9 @@ impl Haproxy {
     pub fn restart(&mut self) {
         self.kill();
         let child = Command::new("haproxy")
-            .args(["-db", "-f"])
+            .args(["-W", "-db", "-f"])
             .arg(self.folder.path().join("haproxy.cfg"))
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -62,10 +64,30 @@ impl Haproxy {
         }
     }
 
+    /// Takes its configuration again in a new worker, as `systemctl reload` does.
+    pub async fn reload(&mut self) {
+        let old = self.say("show info");
+        let master = i32::try_from(self.child.as_ref().unwrap().id()).unwrap();
+        let master = rustix::process::Pid::from_raw(master).unwrap();
+        rustix::process::kill_process(master, rustix::process::Signal::USR2).unwrap();
+        let worker = |answer: &Option<String>| {
+            let answer = answer.as_ref()?;
+            answer.lines().find(|line| line.starts_with("Pid:")).map(str::to_owned)
+        };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let new = worker(&self.say("show info"));
+            if new.is_some() && new != worker(&old) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "HAProxy does not reload");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
+            end(&mut child);
         }
     }
 
@@ -83,9 +105,15 @@ impl Haproxy {
 impl Drop for Haproxy {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // It may be gone already.
-            let _ = child.kill();
-            let _ = child.wait();
+            end(child);
         }
     }
+}
+
+/// A master and its workers; they may be gone already.
+fn end(master: &mut Child) {
+    if let Some(group) = i32::try_from(master.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+    let _ = master.wait();
 }

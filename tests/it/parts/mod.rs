@@ -4,5 +4,6 @@ pub mod alertmanager;
 pub mod backend;
 pub mod envoy;
 pub mod haproxy;
+pub mod meddler;
 pub mod port;
 pub mod prometheus;
