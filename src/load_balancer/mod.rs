@@ -1,5 +1,6 @@
 //! The load balancers behind [`crate::ports::LoadBalancer`]: one module per kind, and the way from a fleet to them.
 
+mod api;
 mod connect;
 pub mod envoy;
 mod fence;
