@@ -59,15 +59,17 @@ users() {
     curl -s -o /dev/null --rate 6000/m "$1?[1-60000]" &
 }
 
-# both_ways: takes the service over, promotes v2, and sees v3 go back because it fails.
+# both_ways [SERVICE]: takes the service over, promotes v2, and sees v3 go back because it fails.
 both_ways() {
+    local service=${1:-web}
     say "the service as it stands"
-    until_so "$tidegate" adopt web --version v1
+    until_so "$tidegate" adopt "$service" --version v1
+    ends 0 "$tidegate" doctor
     say "v2 is well: promoted"
-    ends 0 "$tidegate" run pipeline.yaml --service web --version v2
+    ends 0 "$tidegate" run pipeline.yaml --service "$service" --version v2
     say "v3 fails every other request: rolled back"
     echo 0.5 >blue.errors
-    ends 5 "$tidegate" run pipeline.yaml --service web --version v3
+    ends 5 "$tidegate" run pipeline.yaml --service "$service" --version v3
     say "what is recorded is whole"
     ends 0 "$tidegate" store verify
     say "done"

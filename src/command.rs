@@ -1,8 +1,8 @@
 //! The operator's own programs: run without a shell, bounded in time and output, gone with their children.
 
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
 use crate::units::{Millis, shown};
@@ -39,6 +39,9 @@ pub enum Error {
     /// It was killed: it took too long.
     #[error("no end within {0}")]
     Late(Millis),
+    /// It says more than anybody reads.
+    #[error("the command says more than {OUTPUT_BYTES_MAX} bytes")]
+    TooLong,
     /// Its end could not be awaited.
     #[error("the command broke off: {0}")]
     Broken(std::io::ErrorKind),
@@ -48,8 +51,19 @@ impl Error {
     /// A person has to change something; and nothing has run.
     #[must_use]
     pub fn is_wrong(&self) -> bool {
-        !matches!(self, Self::Late(_) | Self::Broken(_))
+        !matches!(self, Self::Late(_) | Self::Broken(_) | Self::TooLong)
     }
+}
+
+/// What a program said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Its exit code; none when a signal ended it.
+    pub code: Option<i32>,
+    /// Its output, whole: longer than 64 KiB is an error.
+    pub output: Vec<u8>,
+    /// The first line of its errors, or how it ended; safe to show.
+    pub detail: String,
 }
 
 /// Runs a program with nothing in its environment but `PATH`; each of `values` takes the place of whole arguments.
@@ -60,25 +74,31 @@ pub async fn run(
     values: &[(&str, &str)],
     timeout: Millis,
 ) -> Result<Ended, Error> {
-    let (program, rest) = arguments.split_first().ok_or(Error::Empty)?;
-    let rest = rest.iter().map(|text| argument(text, values)).collect::<Result<Vec<_>, _>>()?;
-    let mut command = Command::new(program);
-    command
-        .args(rest)
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
-    if let Some(path) = std::env::var_os("PATH") {
-        command.env("PATH", path);
+    let arguments: Vec<_> =
+        arguments.iter().map(|text| argument(text, values)).collect::<Result<_, _>>()?;
+    let group = Group::spawn(&arguments, Stdio::null())?;
+    let (status, out, err) = group.finish(&[], timeout).await?;
+    let text = if first_line(&out).is_empty() { first_line(&err) } else { first_line(&out) };
+    let detail = if text.is_empty() { how(status) } else { text };
+    Ok(Ended { success: status.success(), detail })
+}
+
+/// Runs a program as [`run`] does, gives it `input`, and returns what it said.
+pub async fn ask(arguments: &[String], input: &[u8], timeout: Millis) -> Result<Said, Error> {
+    let group = Group::spawn(arguments, Stdio::piped())?;
+    let (status, output, err) = group.finish(input, timeout).await?;
+    if output.len() > OUTPUT_BYTES_MAX {
+        return Err(Error::TooLong);
     }
-    let child = command.spawn().map_err(|error| Error::NotStarted(error.kind()))?;
-    let mut group = Group { id: child.id(), child };
-    match tokio::time::timeout(timeout.duration(), group.finish()).await {
-        Ok(ended) => ended.map_err(|error| Error::Broken(error.kind())),
-        Err(_) => Err(Error::Late(timeout)),
+    let line = first_line(&err);
+    let detail = if line.is_empty() { how(status) } else { line };
+    Ok(Said { code: status.code(), output, detail })
+}
+
+fn how(status: ExitStatus) -> String {
+    match status.code() {
+        Some(code) => format!("exit code {code}"),
+        None => "ended by a signal".to_owned(),
     }
 }
 
@@ -105,17 +125,51 @@ struct Group {
 }
 
 impl Group {
-    async fn finish(&mut self) -> std::io::Result<Ended> {
-        let (stdout, stderr) = (self.child.stdout.take(), self.child.stderr.take());
-        let (status, out, err) = tokio::join!(self.child.wait(), drained(stdout), drained(stderr));
-        let status = status?;
-        let text = if first_line(&out).is_empty() { first_line(&err) } else { first_line(&out) };
-        let how = || match status.code() {
-            Some(code) => format!("exit code {code}"),
-            None => "ended by a signal".to_owned(),
+    fn spawn(arguments: &[String], input: Stdio) -> Result<Self, Error> {
+        let (program, rest) = arguments.split_first().ok_or(Error::Empty)?;
+        let mut command = Command::new(program);
+        command
+            .args(rest)
+            .env_clear()
+            .stdin(input)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
+        let child = command.spawn().map_err(|error| Error::NotStarted(error.kind()))?;
+        Ok(Self { id: child.id(), child })
+    }
+
+    async fn finish(
+        mut self,
+        input: &[u8],
+        timeout: Millis,
+    ) -> Result<(ExitStatus, Vec<u8>, Vec<u8>), Error> {
+        let (stdin, stdout, stderr) =
+            (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take());
+        let all = async {
+            let (status, (), out, err) = tokio::join!(
+                self.child.wait(),
+                given(stdin, input),
+                drained(stdout),
+                drained(stderr)
+            );
+            status.map(|status| (status, out, err))
         };
-        let detail = if text.is_empty() { how() } else { text };
-        Ok(Ended { success: status.success(), detail })
+        match tokio::time::timeout(timeout.duration(), all).await {
+            Ok(ended) => ended.map_err(|error| Error::Broken(error.kind())),
+            Err(_) => Err(Error::Late(timeout)),
+        }
+    }
+}
+
+/// Writes all of it; a program that does not read to the end says by its own end what it thinks.
+async fn given(pipe: Option<impl AsyncWrite + Unpin>, input: &[u8]) {
+    if let Some(mut pipe) = pipe {
+        let _ = pipe.write_all(input).await;
     }
 }
 
@@ -136,7 +190,8 @@ async fn drained(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     let mut kept = Vec::new();
     let mut piece = [0; 4096];
     while let Ok(length @ 1..) = pipe.read(&mut piece).await {
-        let room = OUTPUT_BYTES_MAX.saturating_sub(kept.len());
+        // One more than anybody looks at tells that there was more.
+        let room = (OUTPUT_BYTES_MAX + 1).saturating_sub(kept.len());
         kept.extend_from_slice(&piece[..length.min(room)]);
     }
     kept

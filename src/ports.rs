@@ -56,6 +56,16 @@ pub trait LoadBalancer: Send + Sync {
         Ok(None)
     }
 
+    /// All that `set` does, but the write: the weights are checked and rendered, and the balancer is read. Changes nothing.
+    async fn dry_set(
+        &self,
+        split: &Split,
+        generation: Generation,
+    ) -> Result<(), LoadBalancerError> {
+        self.by_hand(split, generation).await?;
+        self.read().await.map(drop)
+    }
+
     /// Commands for a shell that set these weights without Tidegate; none where nothing but Tidegate can. Changes nothing.
     async fn by_hand(
         &self,
@@ -131,6 +141,20 @@ pub enum Outcome {
     Misconfigured,
     /// A newer generation has been here.
     Superseded,
+}
+
+impl Outcome {
+    /// Whose matter it is, and whether trying again helps.
+    #[must_use]
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::NotSent => "nothing was changed; it is tried again",
+            Self::Unknown => "it may have happened; it is looked at first, then tried again",
+            Self::Refused => "the balancer says no; the same again does not help",
+            Self::Misconfigured => "a person has to change the fleet file or the balancer",
+            Self::Superseded => "another controller has been here",
+        }
+    }
 }
 
 /// Reads raw samples. One per region.

@@ -9,6 +9,7 @@ use super::audit::AuditArgs;
 use super::auth::AuthArgs;
 use super::check::CheckArgs;
 use super::demo::DemoArgs;
+use super::doctor::DoctorArgs;
 use super::emergency::{BreakGlassArgs, RetryArgs, ServiceArgs};
 use super::judge::{EvidenceArgs, JudgeArgs};
 use super::notify::NotifyArgs;
@@ -62,6 +63,8 @@ pub(super) enum Command {
     Demo(DemoArgs),
     /// Every problem of a pipeline, its analyses and the fleet, at once
     Check(CheckArgs),
+    /// Ask every load balancer what it can do, what it does now, and how fast it answers
+    Doctor(DoctorArgs),
     /// What a rollout will do, when, and what its traffic can decide
     Plan(PlanArgs),
     /// Record what a service runs now

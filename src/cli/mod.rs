@@ -9,6 +9,7 @@ mod auth;
 mod check;
 mod connect;
 mod demo;
+mod doctor;
 mod emergency;
 pub mod exit;
 mod failure;
@@ -81,6 +82,7 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
     match args.command {
         Command::Demo(demo) => demo::run(demo, format).await,
         Command::Check(check) => check::run(&check, format),
+        Command::Doctor(it) => doctor::run(it, format).await,
         Command::Plan(plan) => plan::run(&plan, format).await,
         Command::Adopt(adopt) => adopt::run(adopt, format).await,
         Command::Run(run) => run::run(run, format).await,

@@ -10,7 +10,7 @@ use crate::spec::fleet::{Auth, Secret};
 use crate::units::{Millis, shown};
 
 /// Longest time for one call.
-const CALL_MAX: Millis = Millis::from_secs(3);
+const CALL_MAX: Millis = Millis::from_secs(4);
 /// Longest answer.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 /// Most characters of a refusal that are shown.
@@ -19,6 +19,9 @@ const WORDS_MAX: usize = 200;
 /// An API at a base URL.
 pub struct Api {
     label: String,
+    /// As given, for an API that is one address.
+    exact: url::Url,
+    /// With a `/` at its end, so that paths are joined to it.
     base: url::Url,
     client: Client,
     login: Option<Login>,
@@ -91,12 +94,13 @@ impl<'a> Call<'a> {
 impl Api {
     /// For a base URL; `label` names the target for people. Nothing is asked yet.
     pub fn new(label: String, base: &str, login: Option<Login>) -> Result<Self, Unusable> {
-        let mut url = http::checked_url(base).map_err(Unusable::new)?;
+        let exact = http::checked_url(base).map_err(Unusable::new)?;
+        let mut url = exact.clone();
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
         }
         let client = http::client(base, CALL_MAX, None).map_err(Unusable::new)?;
-        Ok(Self { label, base: url, client, login })
+        Ok(Self { label, exact, base: url, client, login })
     }
 
     /// An error about this target.
@@ -104,12 +108,15 @@ impl Api {
         LoadBalancerError { target: self.label.clone(), what: what.to_string(), outcome }
     }
 
-    /// One call. `path` is relative to the base URL, without a leading `/`.
+    /// One call. `path` is relative to the base URL, without a leading `/`; an empty one is the URL as given.
     pub async fn call(&self, call: Call<'_>) -> Result<Answer, LoadBalancerError> {
         let writes = call.method != Method::GET;
         let lost = if writes { Outcome::Unknown } else { Outcome::NotSent };
         let wrong = |what: String| self.failure(what, Outcome::Misconfigured);
-        let url = self.base.join(call.path).map_err(|_| wrong("this is no path".to_owned()))?;
+        let url = match call.path {
+            "" => self.exact.clone(),
+            path => self.base.join(path).map_err(|_| wrong("this is no path".to_owned()))?,
+        };
         let mut request = self.client.request(call.method, url);
         for (name, value) in call.headers {
             let value = HeaderValue::from_str(&value);

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use super::Unusable;
 use super::envoy::file::FileBalancer;
+use super::envoy::runtime::RuntimeBalancer;
 #[cfg(feature = "xds")]
 use super::envoy::xds;
 use super::haproxy::HaproxyBalancer;
+use super::own::{HttpBalancer, ProgramBalancer};
 use crate::ports::{InstanceReading, LoadBalancer, Split};
 use crate::spec::fleet::{Adapter, Fleet, Target};
-use crate::units::{Generation, RegionName, ServiceName, TargetName};
+use crate::units::{Generation, RegionName, ServiceName, SlotName, TargetName};
 
 /// Which load balancer of a fleet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,7 +109,7 @@ pub async fn connect(
             }
             #[cfg(not(feature = "xds"))]
             Adapter::Envoy(_) => return Err(no_xds(key, known)),
-            other => by_itself(key.to_string(), other)
+            other => by_itself(key.to_string(), other, &fleet.services[&key.service].slots)
                 .map_err(|error| Error::Target { target: key.clone(), error })?,
         };
         targets.insert(key, made);
@@ -135,13 +137,20 @@ pub async fn connect(
 }
 
 /// One that needs nothing but its own settings.
-fn by_itself(label: String, adapter: &Adapter) -> Result<Arc<dyn LoadBalancer>, Unusable> {
+fn by_itself(
+    label: String,
+    adapter: &Adapter,
+    slots: &[SlotName; 2],
+) -> Result<Arc<dyn LoadBalancer>, Unusable> {
     Ok(match adapter {
         Adapter::Envoy(_) => return Err(Unusable("needs the xDS port".to_owned())),
         Adapter::EnvoyFile(settings) => {
             Arc::new(FileBalancer::new(label, settings).map_err(Unusable::new)?)
         }
+        Adapter::EnvoyRuntime(settings) => Arc::new(RuntimeBalancer::new(label, settings)?),
         Adapter::Haproxy(settings) => Arc::new(HaproxyBalancer::new(label, settings)?),
+        Adapter::Http(settings) => Arc::new(HttpBalancer::new(label, settings, slots)?),
+        Adapter::Exec(settings) => Arc::new(ProgramBalancer::new(label, settings, slots)),
     })
 }
 

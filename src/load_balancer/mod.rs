@@ -5,6 +5,7 @@ mod connect;
 pub mod envoy;
 mod fence;
 pub mod haproxy;
+pub mod own;
 mod pair;
 
 pub use connect::{Connected, Error, Known, TargetKey, connect};

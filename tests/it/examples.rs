@@ -85,6 +85,31 @@ fn the_example_with_haproxy_goes_both_ways() {
     both_ways("haproxy");
 }
 
+#[test]
+fn the_example_with_a_program_goes_both_ways() {
+    both_ways("exec");
+}
+
+#[test]
+fn the_example_with_an_endpoint_goes_both_ways() {
+    both_ways("http");
+}
+
+#[test]
+fn the_example_with_envoys_goes_both_ways() {
+    both_ways("envoy");
+}
+
+#[test]
+fn the_example_with_a_watched_file_goes_both_ways() {
+    both_ways("envoy_file");
+}
+
+#[test]
+fn the_example_with_a_runtime_goes_both_ways() {
+    both_ways("envoy_runtime");
+}
+
 fn said(out: &Path, errors: &Path) -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     format!("{}\n{}", read(out), read(errors))

@@ -24,6 +24,7 @@ mod haproxy;
 mod judge;
 mod metrics;
 mod notify;
+mod own;
 mod parts;
 mod replay;
 mod sample;

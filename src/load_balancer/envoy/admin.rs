@@ -17,6 +17,8 @@ use crate::units::{SlotName, shown};
 #[derive(Debug)]
 pub struct Admin {
     envoys: Vec<Envoy>,
+    /// Where the runtime may override the weights of a route: by which prefix.
+    prefix: Option<String>,
 }
 
 #[derive(Debug)]
@@ -51,19 +53,27 @@ impl Admin {
         let envoy = |address: &String| {
             Ok(Envoy { address: address.clone(), get: Get::new(address)?, last: Mutex::default() })
         };
-        Ok(Self { envoys: addresses.iter().map(envoy).collect::<Result<_, _>>()? })
+        let envoys = addresses.iter().map(envoy).collect::<Result<_, _>>()?;
+        Ok(Self { envoys, prefix: None })
+    }
+
+    /// For routes whose weights the runtime may override; whoever asks looks at the runtime as well.
+    #[must_use]
+    pub fn overridden(self, prefix: &str) -> Self {
+        Self { prefix: Some(prefix.to_owned()), ..self }
     }
 
     /// The weights in force at each Envoy, all asked at once.
     pub async fn routes(&self, route: &str, pair: &Pair) -> Vec<Seen> {
-        join_all(self.envoys.iter().map(|envoy| envoy.route(route, pair))).await
+        join_all(self.envoys.iter().map(|envoy| envoy.route(route, pair, self.prefix.as_deref())))
+            .await
     }
 
     /// Everything, all asked at once. Instances carry their node's id where they tell it, else their address.
     pub async fn view(&self, route: &str, pair: &Pair) -> View {
         let each = self.envoys.iter().map(async |envoy| {
             let identity = envoy.identify().await;
-            let mut seen = envoy.route(route, pair).await;
+            let mut seen = envoy.route(route, pair, self.prefix.as_deref()).await;
             if let Some(node) = &identity.node {
                 seen.name.clone_from(node);
             }
@@ -101,27 +111,29 @@ fn worst(views: Vec<BTreeMap<SlotName, Backends>>) -> Option<BTreeMap<SlotName, 
 }
 
 impl Envoy {
-    async fn route(&self, route: &str, pair: &Pair) -> Seen {
+    async fn route(&self, route: &str, pair: &Pair, prefix: Option<&str>) -> Seen {
         // Only plain names are safe inside the query's regular expression; others are picked out of the whole answer.
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         let filter =
             if route.bytes().all(plain) { format!("&name_regex=^{route}$") } else { String::new() };
-        let path = format!("/config_dump?resource=dynamic_route_configs{filter}");
         let name = self.name();
-        let dump = match self.get.get(&path).await {
-            Ok(body) => body,
-            // Envoy answers so when it has no dynamic routes at all.
-            Err(http::Error::Status(404)) => {
-                return Seen::problem(name, true, "shows no such route".to_owned());
+        let mut problem = "shows no such route".to_owned();
+        // Routes come over the network or from a file, or stand in the configuration itself.
+        for kind in ["dynamic_route_configs", "static_route_configs"] {
+            let path = format!("/config_dump?resource={kind}{filter}");
+            match self.get.get(&path).await {
+                Ok(dump) => match read_dump(&dump, route, pair, prefix) {
+                    Ok((splits, generation)) => {
+                        return Seen { name, splits, generation, connected: true, problem: None };
+                    }
+                    Err(what) => problem = what,
+                },
+                // Envoy answers so when it has no routes of that kind at all.
+                Err(http::Error::Status(404)) => {}
+                Err(error) => return Seen::problem(name, false, error.to_string()),
             }
-            Err(error) => return Seen::problem(name, false, error.to_string()),
-        };
-        match read_dump(&dump, route, pair) {
-            Ok((splits, generation)) => {
-                Seen { name, splits, generation, connected: true, problem: None }
-            }
-            Err(problem) => Seen::problem(name, true, problem),
         }
+        Seen::problem(name, true, problem)
     }
 
     fn name(&self) -> String {
@@ -150,6 +162,7 @@ fn read_dump(
     body: &[u8],
     name: &str,
     pair: &Pair,
+    prefix: Option<&str>,
 ) -> Result<(Vec<crate::ports::Split>, Option<crate::units::Generation>), String> {
     #[derive(Deserialize)]
     struct Dump {
@@ -173,7 +186,10 @@ fn read_dump(
         .into_iter()
         .find(named)
         .ok_or_else(|| format!("shows no route `{}`", shown(name)))?;
-    let route = entry.route_config.unwrap_or_default();
+    let mut route = entry.route_config.unwrap_or_default();
+    if let Some(prefix) = prefix {
+        route::without_prefix(&mut route, pair, prefix).map_err(|error| error.to_string())?;
+    }
     let splits = route::splits(&route, pair).map_err(|error| error.to_string())?;
     let generation =
         marker::read(&route, pair).or_else(|| marker::read_version(&entry.version_info, pair));
@@ -241,7 +257,7 @@ pub fn read_anything(bytes: &[u8]) {
     let clusters = [("blue", "api-blue"), ("green", "api-green")];
     let named = |(slot, cluster): (&str, &str)| Some((slot.parse().ok()?, cluster.to_owned()));
     let Ok(pair) = Pair::new(&clusters.into_iter().filter_map(named).collect()) else { return };
-    if let Ok((splits, _)) = read_dump(bytes, "web", &pair) {
+    if let Ok((splits, _)) = read_dump(bytes, "web", &pair, None) {
         let whole = |split: &crate::ports::Split| {
             split.values().map(|weight| u32::from(weight.hundredths())).sum::<u32>() == 10_000
         };
@@ -274,10 +290,13 @@ mod tests {
         let dump = br#"{"configs": [{"version_info": "api-blue/api-green=4", "route_config": {"name": "web",
             "virtual_hosts": [{"routes": [{"route": {"weighted_clusters": {"clusters": [
             {"name": "api-blue", "weight": 95}, {"name": "api-green", "weight": 5}]}}}]}]}}]}"#;
-        assert_eq!(read_dump(dump, "web", &pair()), Ok((vec![split(5.0)], Some(Generation(4)))));
-        assert!(read_dump(dump, "else", &pair()).unwrap_err().contains("no route `else`"));
-        assert!(read_dump(b"<html>", "web", &pair()).is_err());
-        assert!(read_dump(b"{}", "web", &pair()).is_err());
+        assert_eq!(
+            read_dump(dump, "web", &pair(), None),
+            Ok((vec![split(5.0)], Some(Generation(4))))
+        );
+        assert!(read_dump(dump, "else", &pair(), None).unwrap_err().contains("no route `else`"));
+        assert!(read_dump(b"<html>", "web", &pair(), None).is_err());
+        assert!(read_dump(b"{}", "web", &pair(), None).is_err());
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! A bounded GET for admin ports: plain HTTP, no redirects, no proxy.
+//! Bounded calls to admin ports: plain HTTP, no redirects, no proxy.
 
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
+use hyper::{Method, Request};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 
@@ -26,6 +27,9 @@ pub enum Error {
     /// Not in time.
     #[error("did not answer within 2 s")]
     Late,
+    /// The connection broke.
+    #[error("broke off the connection")]
+    Broken,
     /// Cut off or longer than 16 MiB.
     #[error("answer is cut off or too long")]
     Body,
@@ -60,13 +64,27 @@ impl Get {
 
     /// The body of a 200 answer. `path` begins with `/`.
     pub async fn get(&self, path: &str) -> Result<Bytes, Error> {
-        tokio::time::timeout(TIMEOUT, self.fetch(path)).await.map_err(|_| Error::Late)?
+        self.ask(Method::GET, path).await
     }
 
-    async fn fetch(&self, path: &str) -> Result<Bytes, Error> {
-        let uri =
-            format!("{}{path}", self.base).parse().map_err(|_| Error::Address(shown(path)))?;
-        let response = self.client.get(uri).await.map_err(|_| Error::Silent)?;
+    /// The same for a change.
+    pub async fn post(&self, path: &str) -> Result<Bytes, Error> {
+        self.ask(Method::POST, path).await
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> Result<Bytes, Error> {
+        let asked = tokio::time::timeout(TIMEOUT, self.fetch(method, path)).await;
+        asked.map_err(|_| Error::Late)?
+    }
+
+    async fn fetch(&self, method: Method, path: &str) -> Result<Bytes, Error> {
+        let request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        let request = request.body(Empty::new()).map_err(|_| Error::Address(shown(path)))?;
+        let response = self
+            .client
+            .request(request)
+            .await
+            .map_err(|error| if error.is_connect() { Error::Silent } else { Error::Broken })?;
         if response.status() != 200 {
             return Err(Error::Status(response.status().as_u16()));
         }

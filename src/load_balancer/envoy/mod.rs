@@ -1,7 +1,8 @@
-//! Envoy in two modes, over what both share: the operator's route document, Envoy's admin port, and the reading made of it.
+//! Envoy in three modes, over what both share: the operator's route document, Envoy's admin port, and the reading made of it.
 //!
-//! [`mod@file`] writes the file that Envoys watch; `xds` serves the same document over gRPC. Both replace nothing but the
-//! weights of the two named clusters, and both read back what the Envoys themselves show.
+//! [`mod@file`] writes the file that Envoys watch; `xds` serves the same document over gRPC; [`runtime`] overrides the weights
+//! at the admin port. The first two replace nothing but the
+//! weights of the two named clusters, and all read back what the Envoys themselves show.
 
 mod admin;
 pub mod file;
@@ -11,6 +12,7 @@ mod marker;
 pub mod proto;
 mod reading;
 pub mod route;
+pub mod runtime;
 #[cfg(feature = "xds")]
 pub mod xds;
 

@@ -39,6 +39,14 @@ pub enum Error {
         "weighted_clusters of `{0}` has a runtime_key_prefix, which lets the runtime override its weights: remove it"
     )]
     Runtime(String),
+    /// The runtime that is set does not decide.
+    #[error("the weighted_clusters have {found} as runtime_key_prefix, not `{wanted}`")]
+    Prefix {
+        /// What stands there, for people.
+        found: String,
+        /// What the fleet says.
+        wanted: String,
+    },
     /// A cluster stands in one list twice.
     #[error("weighted_clusters names `{0}` twice")]
     Twice(String),
@@ -101,6 +109,25 @@ pub fn set_split(route: &mut Value, pair: &Pair, weights: [u16; 2]) -> Result<()
     }
     *route = changed;
     Ok(())
+}
+
+/// Takes `runtime_key_prefix` off each such list, for a reader that looks at the runtime itself; an error where it is
+/// another one than `prefix`, or none.
+pub fn without_prefix(route: &mut Value, pair: &Pair, prefix: &str) -> Result<(), Error> {
+    change(route, pair, &mut |list| {
+        let found = get(list, "runtime_key_prefix", "runtimeKeyPrefix").and_then(Value::as_str);
+        if found != Some(prefix) {
+            let found =
+                found.map_or_else(|| "none".to_owned(), |found| format!("`{}`", shown(found)));
+            return Err(Error::Prefix { found, wanted: prefix.to_owned() });
+        }
+        if let Some(list) = list.as_mapping_mut() {
+            list.retain(|key, _| {
+                !matches!(key.as_str(), Some("runtime_key_prefix" | "runtimeKeyPrefix"))
+            });
+        }
+        Ok(())
+    })
 }
 
 fn not_named(route: &Value, pair: &Pair) -> Error {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 
+use super::fleet::{BasicBody, SecretBody};
+
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct TargetBody {
@@ -11,6 +13,9 @@ pub(super) struct TargetBody {
     envoy: Option<EnvoyBody>,
     haproxy: Option<HaproxyBody>,
     envoy_file: Option<EnvoyFileBody>,
+    envoy_runtime: Option<EnvoyRuntimeBody>,
+    http: Option<OwnHttpBody>,
+    exec: Option<OwnProgramBody>,
 }
 
 #[derive(JsonSchema)]
@@ -45,4 +50,43 @@ struct EnvoyFileBody {
     path: String,
     clusters: BTreeMap<String, String>,
     admin: Vec<String>,
+}
+
+/// Weights of Envoys, overridden at their admin ports.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct EnvoyRuntimeBody {
+    route: String,
+    /// `runtime_key_prefix` of the weighted clusters.
+    prefix: String,
+    clusters: BTreeMap<String, String>,
+    admin: Vec<String>,
+}
+
+/// An endpoint of your own: PUT what is wanted, GET what is.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct OwnHttpBody {
+    url: String,
+    bearer: Option<SecretBody>,
+    basic: Option<BasicBody>,
+    /// Its largest weight, if it has whole weights; default: every hundredth of a percent.
+    weight_max: Option<u32>,
+    /// Its weights outlive its restart; default false.
+    keeps_weights: Option<bool>,
+    /// It keeps the generation and refuses an older one; default false.
+    keeps_generation: Option<bool>,
+}
+
+/// A program of your own: one JSON document in, one out.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct OwnProgramBody {
+    /// The program and its arguments; there is no shell.
+    command: Vec<String>,
+    /// Longest time of one call; default 5s.
+    timeout: Option<String>,
+    weight_max: Option<u32>,
+    keeps_weights: Option<bool>,
+    keeps_generation: Option<bool>,
 }

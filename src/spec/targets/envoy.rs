@@ -1,4 +1,4 @@
-//! Envoys: fed by xDS, or by a file that they watch.
+//! Envoys: fed by xDS, by a file that they watch, or overridden at their admin ports.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,6 +8,8 @@ use super::capabilities::{Capabilities, Fencing, Steps};
 use super::file::{Place, names_by_slot};
 #[cfg(feature = "files")]
 use crate::spec::{codes, decode::Decoder, file::Node, file::Value, fleet_file::decode_url};
+#[cfg(feature = "files")]
+use crate::units::shown;
 use crate::units::{Millis, SlotName};
 
 /// Envoys fed by xDS.
@@ -42,7 +44,20 @@ pub struct EnvoyFile {
     pub admin: Vec<String>,
 }
 
-/// Both keep weights and generation in the route document itself.
+/// Envoys whose weights are overridden at their admin ports.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EnvoyRuntime {
+    /// Name of the RouteConfiguration that has the weighted clusters.
+    pub route: String,
+    /// Its `runtime_key_prefix`.
+    pub prefix: String,
+    /// Slot → cluster.
+    pub clusters: BTreeMap<SlotName, String>,
+    /// Admin addresses of the Envoys; at least one.
+    pub admin: Vec<String>,
+}
+
+/// The first two keep weights and generation in the route document itself.
 const CAPABILITIES: Capabilities = Capabilities {
     steps: Steps::Hundredths,
     weights_survive_restart: true,
@@ -87,6 +102,65 @@ impl EnvoyXds {
     }
 }
 
+impl EnvoyRuntime {
+    /// What it can do. What only memory has is gone after a restart.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        Capabilities { weights_survive_restart: false, ..CAPABILITIES }
+    }
+
+    #[cfg(feature = "files")]
+    pub(super) fn decode(decoder: &mut Decoder, node: &Node, place: &Place<'_>) -> Option<Self> {
+        let mut fields = decoder.fields(node)?;
+        let route = fields.require(decoder, "route", Decoder::text);
+        // Keys end up in a query: nothing but a key may stand there.
+        let prefix = fields.require(decoder, "prefix", key);
+        let clusters = fields.require(decoder, "clusters", |decoder, node| {
+            let clusters = names_by_slot(decoder, node, place)?;
+            if let Some(name) = clusters.values().find(|name| !is_key(name)) {
+                let message = format!("`{}` cannot be part of a runtime key", shown(name));
+                decoder.error(codes::INVALID_NAME, node.span, message, KEY);
+                return None;
+            }
+            Some(clusters)
+        });
+        let admin = fields.require(decoder, "admin", admin);
+        fields.finish(decoder);
+        Some(Self { route: route?, prefix: prefix?, clusters: clusters?, admin: admin? })
+    }
+}
+
+#[cfg(feature = "files")]
+const KEY: &str =
+    "letters, digits, `-`, `_` and `.`, as `runtime_key_prefix` of the weighted clusters";
+
+#[cfg(feature = "files")]
+fn is_key(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+}
+
+#[cfg(feature = "files")]
+fn key(decoder: &mut Decoder, node: &Node) -> Option<String> {
+    let text = decoder.text(node)?;
+    if !is_key(&text) {
+        decoder.error(codes::INVALID_NAME, node.span, "this is no runtime key", KEY);
+        return None;
+    }
+    Some(text)
+}
+
+/// At least one admin address.
+#[cfg(feature = "files")]
+fn admin(decoder: &mut Decoder, node: &Node) -> Option<Vec<String>> {
+    let admin = decoder.each(node, decode_url)?;
+    if matches!(&node.value, Value::List(list) if list.is_empty()) {
+        let help = "without it nothing can be read back";
+        let message = "at least one admin address is needed";
+        decoder.error(codes::INVALID_VALUE, node.span, message, help);
+    }
+    Some(admin)
+}
+
 impl EnvoyFile {
     /// What it can do.
     #[must_use]
@@ -101,15 +175,7 @@ impl EnvoyFile {
         let path = fields.require(decoder, "path", Decoder::text).map(PathBuf::from);
         let clusters = fields
             .require(decoder, "clusters", |decoder, node| names_by_slot(decoder, node, place));
-        let admin = fields.require(decoder, "admin", |decoder, node| {
-            let admin = decoder.each(node, decode_url)?;
-            if matches!(&node.value, Value::List(list) if list.is_empty()) {
-                let help = "without it nothing can be read back";
-                let message = "at least one admin address is needed";
-                decoder.error(codes::INVALID_VALUE, node.span, message, help);
-            }
-            Some(admin)
-        });
+        let admin = fields.require(decoder, "admin", admin);
         fields.finish(decoder);
         Some(Self { route: route?, path: path?, clusters: clusters?, admin: admin? })
     }

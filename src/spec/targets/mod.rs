@@ -5,15 +5,17 @@ mod envoy;
 #[cfg(feature = "files")]
 mod file;
 mod haproxy;
+mod own;
 
 use super::plan::Location;
 use crate::units::TargetName;
 
 pub use capabilities::{Capabilities, Fencing, Steps};
-pub use envoy::{EnvoyFile, EnvoyXds};
+pub use envoy::{EnvoyFile, EnvoyRuntime, EnvoyXds};
 #[cfg(feature = "files")]
 pub(super) use file::{Place, decode_targets};
 pub use haproxy::{Haproxy, HaproxySocket};
+pub use own::{Abilities, OwnHttp, OwnProgram};
 
 /// One load balancer of a service in a region.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +79,12 @@ adapters! {
     Envoy(EnvoyXds) = "envoy";
     /// Envoys that watch a route file.
     EnvoyFile(EnvoyFile) = "envoy_file";
+    /// Envoys whose weights are overridden at their admin ports.
+    EnvoyRuntime(EnvoyRuntime) = "envoy_runtime";
     /// HAProxy's runtime API.
     Haproxy(Haproxy) = "haproxy";
+    /// An endpoint of the operator's own.
+    Http(OwnHttp) = "http";
+    /// A program of the operator's own.
+    Exec(OwnProgram) = "exec";
 }

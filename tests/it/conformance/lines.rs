@@ -108,7 +108,7 @@ async fn switches(subject: &mut Subject) -> Answer {
         for round in 0..50 {
             let split = subject.split(percents[round % percents.len()]);
             let generation = tidegate::units::Generation(subject.generation + 1 + round as u64);
-            let reading = subject.balancer.set(&split, generation).await;
+            let reading = set_again(subject.balancer.as_ref(), &split, generation).await;
             let reading = reading.unwrap_or_else(|error| panic!("switch {round}: {error}"));
             assert!(reading.settled && reading.split == split, "switch {round}: {reading:?}");
         }
@@ -331,7 +331,7 @@ async fn concurrent(subject: &mut Subject) -> Answer {
     }
 }
 
-/// As the controller does: what met another writer is tried again.
+/// As the controller does: what met another writer, or was not confirmed in time, is tried again.
 async fn set_again(
     balancer: &dyn LoadBalancer,
     split: &Split,

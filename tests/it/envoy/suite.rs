@@ -75,6 +75,72 @@ impl World for File {
     }
 }
 
+/// One Envoy whose weights are overridden at its admin port, through a meddler.
+struct Runtime {
+    pools: Pools,
+    envoy: Envoy,
+    admin: Meddler,
+}
+
+#[async_trait]
+impl World for Runtime {
+    fn target(&self) -> String {
+        let admin = self.admin.address;
+        format!(
+            "envoy_runtime: {{route: web, prefix: rollout.web, clusters: {{blue: api-blue, green: api-green}}, admin: [\"http://{admin}\"]}}"
+        )
+    }
+
+    fn bad(&self) -> Vec<(String, &'static str)> {
+        let with = |prefix: &str, clusters: &str, admin: &str| {
+            format!(
+                "envoy_runtime: {{route: web, prefix: {prefix}, clusters: {clusters}, admin: {admin}}}"
+            )
+        };
+        let (clusters, admin) = ("{blue: a, green: b}", "[\"http://a:1\"]");
+        vec![
+            (with("\"a&b=1\"", clusters, admin), "no runtime key"),
+            (with("a", "{blue: \"a?\", green: b}", admin), "part of a runtime key"),
+            (with("a", clusters, "[]"), "at least one admin address"),
+        ]
+    }
+
+    async fn load(&self, more: Arc<dyn Fn() -> bool + Send + Sync>) -> Result<Counts, Reason> {
+        Ok(self.envoy.traffic().flow(move || more()).await)
+    }
+
+    async fn edit(&mut self, canary_percent: u32) -> Result<(), Reason> {
+        let stable = 100 - canary_percent;
+        let query = format!("rollout.web.api-blue={stable}&rollout.web.api-green={canary_percent}");
+        let answer = self.envoy.post(&format!("/runtime_modify?{query}")).await;
+        assert!(matches!(answer, Some((200, _))), "{answer:?}");
+        Ok(())
+    }
+
+    async fn happen(&mut self, fault: Fault) -> Result<(), Reason> {
+        match fault {
+            Fault::Restart | Fault::Back => self.envoy.restart().await,
+            Fault::Reload => return Err("an Envoy has no reload"),
+            Fault::Gone => self.envoy.kill(),
+            Fault::Slow => self.admin.be(Mood::Slow),
+            Fault::Refusing => self.admin.be(Mood::Refusing),
+            Fault::Lying => self.admin.be(Mood::Lying),
+            Fault::Honest => self.admin.be(Mood::Honest),
+            Fault::CanarySick => self.pools.green = None,
+            Fault::CanaryWell => self.pools.green_again().await,
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runtime_does_what_every_adapter_must() {
+    let pools = Pools::start().await;
+    let envoy = Envoy::start(pools.checked("edge-1", Rds::Runtime("rollout.web"))).await;
+    let admin = Meddler::start(envoy.admin).await;
+    conformance::hold("envoy_runtime", Box::new(Runtime { pools, envoy, admin })).await;
+}
+
 /// One Envoy that fetches its routes from us.
 struct Served {
     pools: Pools,

@@ -22,6 +22,8 @@ pub enum Rds {
     Grpc(SocketAddr),
     /// The same over the aggregated stream.
     Aggregated(SocketAddr),
+    /// None: a route of its own, all to the first cluster, with this runtime prefix.
+    Runtime(&'static str),
     /// RDS over mutual TLS.
     GrpcTls { address: SocketAddr, ca: PathBuf, certificate: PathBuf, key: PathBuf },
 }
@@ -123,12 +125,22 @@ impl Envoy {
 
     /// Asks the admin port; `None` while nobody answers.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+        self.ask("GET", path).await
+    }
+
+    /// Tells the admin port.
+    pub async fn post(&self, path: &str) -> Option<(u16, String)> {
+        self.ask("POST", path).await
+    }
+
+    async fn ask(&self, method: &str, path: &str) -> Option<(u16, String)> {
         use http_body_util::{BodyExt, Empty};
         let client =
             hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
                 .build_http::<Empty<hyper::body::Bytes>>();
-        let response =
-            client.get(format!("http://{}{path}", self.admin).parse().unwrap()).await.ok()?;
+        let request = hyper::Request::builder().method(method);
+        let request = request.uri(format!("http://{}{path}", self.admin)).body(Empty::new());
+        let response = client.request(request.unwrap()).await.ok()?;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.ok()?.to_bytes();
         Some((status, String::from_utf8_lossy(&body).into_owned()))
@@ -167,11 +179,26 @@ impl Envoy {
             .unwrap();
         }
         clusters.push_str(&rds.cluster());
-        let (aggregated, source) = (rds.aggregated(), rds.source());
+        let aggregated = rds.aggregated();
+        let routes = match rds {
+            Rds::Runtime(prefix) => {
+                let weighted = |(place, name): (usize, &String)| {
+                    format!("{{name: {name}, weight: {}}}", if place == 0 { 100 } else { 0 })
+                };
+                let clusters: Vec<_> = backends.keys().enumerate().map(weighted).collect();
+                let clusters = clusters.join(", ");
+                format!(
+                    "route_config: {{name: {route}, virtual_hosts: [{{name: all, domains: ['*'], routes: [{{match: {{prefix: /}}, \
+                     route: {{weighted_clusters: {{runtime_key_prefix: {prefix}, clusters: [{clusters}]}}}}}}]}}]}}"
+                )
+            }
+            _ => format!("rds: {{route_config_name: {route}, config_source: {}}}", rds.source()),
+        };
         format!(
             r#"node: {{id: {node_id}, cluster: {node_cluster}}}
 admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}
 stats_flush_interval: 1s
+layered_runtime: {{layers: [{{name: admin, admin_layer: {{}}}}]}}
 stats_config: {{histogram_bucket_settings: [{{match: {{prefix: cluster.}}, buckets: {BUCKETS_MS}}}]}}
 {aggregated}static_resources:
   listeners:
@@ -184,7 +211,7 @@ stats_config: {{histogram_bucket_settings: [{{match: {{prefix: cluster.}}, bucke
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: web
-          rds: {{route_config_name: {route}, config_source: {source}}}
+          {routes}
           http_filters:
           - name: envoy.filters.http.router
             typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
@@ -216,6 +243,7 @@ impl Rds {
                 format!("{{resource_api_version: V3, api_config_source: {GRPC}}}")
             }
             Self::Aggregated(_) => "{resource_api_version: V3, ads: {}}".to_owned(),
+            Self::Runtime(_) => unreachable!("its routes are its own"),
         }
     }
 
@@ -228,7 +256,7 @@ impl Rds {
 
     fn cluster(&self) -> String {
         let (address, tls) = match self {
-            Self::File(_) => return String::new(),
+            Self::File(_) | Self::Runtime(_) => return String::new(),
             Self::Grpc(address) | Self::Aggregated(address) => (*address, String::new()),
             Self::GrpcTls { address, ca, certificate, key } => {
                 (*address, tls_socket(ca, certificate, key))

@@ -53,7 +53,7 @@ impl Haproxy {
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(self.folder.path().join("log")).unwrap())
             .spawn()
             .expect("haproxy: apt-get install -y haproxy");
         self.child = Some(child);
@@ -80,7 +80,8 @@ impl Haproxy {
             if new.is_some() && new != worker(&old) {
                 return;
             }
-            assert!(Instant::now() < deadline, "HAProxy does not reload");
+            let log = || std::fs::read_to_string(self.folder.path().join("log")).unwrap();
+            assert!(Instant::now() < deadline, "HAProxy does not reload: {new:?} {}", log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
