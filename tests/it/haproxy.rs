@@ -167,11 +167,16 @@ impl Drop for Relay {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn haproxy_does_what_every_adapter_must() {
+/// The suite's world, begun.
+pub async fn world() -> Box<dyn conformance::World> {
     let inner = World::start().await;
     let relay = Relay::start(inner.haproxy.socket.clone()).await;
-    conformance::hold("haproxy", Box::new(Suite { inner, relay })).await;
+    Box::new(Suite { inner, relay })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn haproxy_does_what_every_adapter_must() {
+    conformance::hold("haproxy", world().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -208,12 +208,22 @@ impl World for Endpoint {
     }
 }
 
+/// The suite's world of the program, begun.
+pub async fn program() -> Box<dyn World> {
+    Box::new(Program::start().await)
+}
+
+/// The suite's world of the endpoint, begun.
+pub async fn endpoint() -> Box<dyn World> {
+    Box::new(Endpoint::start().await)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exec_does_what_every_adapter_must() {
-    conformance::hold("exec", Box::new(Program::start().await)).await;
+    conformance::hold("exec", program().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_does_what_every_adapter_must() {
-    conformance::hold("http", Box::new(Endpoint::start().await)).await;
+    conformance::hold("http", endpoint().await).await;
 }

@@ -140,7 +140,8 @@ pub struct Subject {
 }
 
 impl Subject {
-    async fn new(world: Box<dyn World>) -> Self {
+    /// Connects, and sends all to the stable slot.
+    pub async fn new(world: Box<dyn World>) -> Self {
         let (balancer, connected) = connect(world.as_ref()).await;
         let (canary, stable) = ("green".parse().unwrap(), "blue".parse().unwrap());
         let mut own =

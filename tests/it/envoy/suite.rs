@@ -133,12 +133,17 @@ impl World for Runtime {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_runtime_does_what_every_adapter_must() {
+/// An Envoy with a runtime, begun.
+pub async fn overridden() -> Box<dyn World> {
     let pools = Pools::start().await;
     let envoy = Envoy::start(pools.checked("edge-1", Rds::Runtime("rollout.web"))).await;
     let admin = Meddler::start(envoy.admin).await;
-    conformance::hold("envoy_runtime", Box::new(Runtime { pools, envoy, admin })).await;
+    Box::new(Runtime { pools, envoy, admin })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runtime_does_what_every_adapter_must() {
+    conformance::hold("envoy_runtime", overridden().await).await;
 }
 
 /// One Envoy that fetches its routes from us.
@@ -202,23 +207,33 @@ impl World for Served {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_route_file_does_what_every_adapter_must() {
+/// An Envoy that watches a file, begun.
+pub async fn watched() -> Box<dyn World> {
     let (pools, folder) = (Pools::start().await, tempfile::tempdir().unwrap());
     let path = route_file(folder.path(), 0);
     let envoy = Envoy::start(pools.checked("edge-1", Rds::File(path.clone()))).await;
     let admin = Meddler::start(envoy.admin).await;
     let world = File { pools, envoy, path, admin, _folder: folder };
-    conformance::hold("envoy_file", Box::new(world)).await;
+    Box::new(world)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn served_routes_do_what_every_adapter_must() {
+async fn a_route_file_does_what_every_adapter_must() {
+    conformance::hold("envoy_file", watched().await).await;
+}
+
+/// An Envoy that waits for its routes, begun.
+pub async fn served() -> Box<dyn World> {
     let (pools, folder) = (Pools::start().await, tempfile::tempdir().unwrap());
     let route_file = folder.path().join("route.yaml");
     std::fs::write(&route_file, route_yaml("web", [("api-blue", 100), ("api-green", 0)])).unwrap();
     let xds = free_address();
     let envoy = Envoy::spawn(pools.checked("edge-1", Rds::Grpc(xds)));
     let world = Served { pools, envoy, port: xds.port(), route_file, _folder: folder };
-    conformance::hold("envoy", Box::new(world)).await;
+    Box::new(world)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn served_routes_do_what_every_adapter_must() {
+    conformance::hold("envoy", served().await).await;
 }

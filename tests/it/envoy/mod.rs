@@ -1,7 +1,7 @@
 //! Both Envoy modes on a real Envoy.
 
 mod file;
-mod suite;
+pub mod suite;
 mod xds;
 
 use std::collections::BTreeMap;
