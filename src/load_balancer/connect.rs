@@ -5,10 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Unusable;
+use super::caddy::CaddyBalancer;
 use super::envoy::file::FileBalancer;
 #[cfg(feature = "xds")]
 use super::envoy::xds;
 use super::haproxy::HaproxyBalancer;
+use super::nginx::NginxBalancer;
+use super::traefik::TraefikBalancer;
 use crate::ports::{InstanceReading, LoadBalancer, Split};
 use crate::spec::fleet::{Adapter, Fleet, Target};
 use crate::units::{Generation, RegionName, ServiceName, TargetName};
@@ -142,6 +145,9 @@ fn by_itself(label: String, adapter: &Adapter) -> Result<Arc<dyn LoadBalancer>, 
             Arc::new(FileBalancer::new(label, settings).map_err(Unusable::new)?)
         }
         Adapter::Haproxy(settings) => Arc::new(HaproxyBalancer::new(label, settings)?),
+        Adapter::Caddy(settings) => Arc::new(CaddyBalancer::new(label, settings)?),
+        Adapter::Nginx(settings) => Arc::new(NginxBalancer::new(label, settings)?),
+        Adapter::Traefik(settings) => Arc::new(TraefikBalancer::new(label, settings)?),
     })
 }
 

@@ -254,7 +254,7 @@ fn decode_bytes(decoder: &mut Decoder, fields: &mut Fields<'_>) -> u64 {
     bytes.unwrap_or(16 << 20)
 }
 
-fn decode_auth(decoder: &mut Decoder, fields: &mut Fields<'_>) -> Option<Auth> {
+pub(super) fn decode_auth(decoder: &mut Decoder, fields: &mut Fields<'_>) -> Option<Auth> {
     let bearer = fields.get(decoder, "bearer", decode_secret).map(Auth::Bearer);
     let basic = fields.get(decoder, "basic", |decoder, node| {
         let mut fields = decoder.fields(node)?;

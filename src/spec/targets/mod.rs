@@ -1,19 +1,25 @@
 //! The load balancers of a service: which kinds there are, what each needs to know, and what it can do.
 
+mod caddy;
 mod capabilities;
 mod envoy;
 #[cfg(feature = "files")]
 mod file;
 mod haproxy;
+mod nginx;
+mod traefik;
 
 use super::plan::Location;
 use crate::units::TargetName;
 
+pub use caddy::Caddy;
 pub use capabilities::{Capabilities, Fencing, Steps};
 pub use envoy::{EnvoyFile, EnvoyXds};
 #[cfg(feature = "files")]
 pub(super) use file::{Place, decode_targets};
 pub use haproxy::{Haproxy, HaproxySocket};
+pub use nginx::Nginx;
+pub use traefik::Traefik;
 
 /// One load balancer of a service in a region.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,4 +85,10 @@ adapters! {
     EnvoyFile(EnvoyFile) = "envoy_file";
     /// HAProxy's runtime API.
     Haproxy(Haproxy) = "haproxy";
+    /// Caddy's admin API.
+    Caddy(Caddy) = "caddy";
+    /// nginx, by an included file.
+    Nginx(Nginx) = "nginx";
+    /// Traefik's file provider.
+    Traefik(Traefik) = "traefik";
 }
