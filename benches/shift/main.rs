@@ -5,6 +5,7 @@
 
 #![expect(
     dead_code,
+    unused_imports,
     clippy::unwrap_used,
     clippy::panic,
     reason = "the tests' worlds do more than is asked here, and a bench that cannot go on ends"

@@ -5,12 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Unusable;
+use super::caddy::CaddyBalancer;
 use super::envoy::file::FileBalancer;
 use super::envoy::runtime::RuntimeBalancer;
 #[cfg(feature = "xds")]
 use super::envoy::xds;
 use super::haproxy::HaproxyBalancer;
+use super::nginx::NginxBalancer;
 use super::own::{HttpBalancer, ProgramBalancer};
+use super::traefik::TraefikBalancer;
 use crate::ports::{InstanceReading, LoadBalancer, Split};
 use crate::spec::fleet::{Adapter, Fleet, Target};
 use crate::units::{Generation, RegionName, ServiceName, SlotName, TargetName};
@@ -151,6 +154,9 @@ fn by_itself(
         Adapter::Haproxy(settings) => Arc::new(HaproxyBalancer::new(label, settings)?),
         Adapter::Http(settings) => Arc::new(HttpBalancer::new(label, settings, slots)?),
         Adapter::Exec(settings) => Arc::new(ProgramBalancer::new(label, settings, slots)),
+        Adapter::Caddy(settings) => Arc::new(CaddyBalancer::new(label, settings)?),
+        Adapter::Nginx(settings) => Arc::new(NginxBalancer::new(label, settings)?),
+        Adapter::Traefik(settings) => Arc::new(TraefikBalancer::new(label, settings)?),
     })
 }
 

@@ -1,12 +1,16 @@
 //! The load balancers behind [`crate::ports::LoadBalancer`]: one module per kind, and the way from a fleet to them.
 
 mod api;
+pub mod caddy;
 mod connect;
 pub mod envoy;
 mod fence;
 pub mod haproxy;
+pub mod nginx;
 pub mod own;
+mod owned;
 mod pair;
+pub mod traefik;
 
 pub use connect::{Connected, Error, Known, TargetKey, connect};
 pub use pair::Pair;
@@ -20,4 +24,9 @@ impl Unusable {
     fn new(what: impl std::fmt::Display) -> Self {
         Self(what.to_string())
     }
+}
+
+/// One word for a shell.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
 }

@@ -110,6 +110,21 @@ fn the_example_with_a_runtime_goes_both_ways() {
     both_ways("envoy_runtime");
 }
 
+#[test]
+fn the_example_with_caddy_goes_both_ways() {
+    both_ways("caddy");
+}
+
+#[test]
+fn the_example_with_nginx_goes_both_ways() {
+    both_ways("nginx");
+}
+
+#[test]
+fn the_example_with_traefik_goes_both_ways() {
+    both_ways("traefik");
+}
+
 fn said(out: &Path, errors: &Path) -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     format!("{}\n{}", read(out), read(errors))

@@ -56,7 +56,8 @@ const PURE_CRATES_MAX: usize = 60;
 const NEVER_PURE: &[&str] = &["tokio", "hyper", "reqwest", "axum", "tonic", "sled"];
 
 /// Words that may begin a message with a capital: names, and what is always written so.
-const NAMES: &[&str] = &["Envoy", "Prometheus", "PromQL", "HAProxy", "Tidegate"];
+const NAMES: &[&str] =
+    &["Envoy", "Prometheus", "PromQL", "HAProxy", "Tidegate", "Traefik", "Caddy"];
 
 #[test]
 fn imports_follow_the_layers() {

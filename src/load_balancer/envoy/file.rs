@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+use super::super::quoted;
 use super::admin::Admin;
 use super::reading::{self, Expected, Seen};
 use super::{CONFIRM_WAIT, Pair, failure, http, pair};
@@ -174,9 +175,4 @@ impl LoadBalancer for FileBalancer {
             format!("mv {beside} {path}"),
         ])
     }
-}
-
-/// One word for a shell.
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', "'\\''"))
 }

@@ -16,6 +16,9 @@ pub(super) struct TargetBody {
     envoy_runtime: Option<EnvoyRuntimeBody>,
     http: Option<OwnHttpBody>,
     exec: Option<OwnProgramBody>,
+    caddy: Option<CaddyBody>,
+    nginx: Option<NginxBody>,
+    traefik: Option<TraefikBody>,
 }
 
 #[derive(JsonSchema)]
@@ -89,4 +92,54 @@ struct OwnProgramBody {
     weight_max: Option<u32>,
     keeps_weights: Option<bool>,
     keeps_generation: Option<bool>,
+}
+
+/// Two upstreams of a `reverse_proxy` handler of Caddy, by its admin API.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct CaddyBody {
+    /// Base URL of the admin API.
+    admin: String,
+    /// The handler's `@id`.
+    id: String,
+    /// Slot to dial address.
+    upstreams: BTreeMap<String, String>,
+    /// Caddy is started with `--resume`; default false.
+    persisted: Option<bool>,
+}
+
+/// A variable of nginx that holds the name of an upstream, by an included file that Tidegate writes.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct NginxBody {
+    /// The included file; nobody else writes it.
+    include: String,
+    /// For example `$web_pool`.
+    variable: String,
+    /// What decides who goes where; default `$request_id`.
+    key: Option<String>,
+    /// Slot to upstream.
+    upstreams: BTreeMap<String, String>,
+    /// The location that shows what is in force.
+    status: String,
+    /// Default `nginx -t -q`.
+    test: Option<Vec<String>>,
+    /// Default `nginx -s reload`.
+    reload: Option<Vec<String>>,
+}
+
+/// A weighted service of Traefik over two services, by a file of its file provider that Tidegate writes.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct TraefikBody {
+    /// The file, in a folder that Traefik watches; nobody else writes it.
+    path: String,
+    /// The weighted service, without `@file`.
+    service: String,
+    /// Slot to service.
+    services: BTreeMap<String, String>,
+    /// Base URL of Traefik's API.
+    api: String,
+    bearer: Option<SecretBody>,
+    basic: Option<BasicBody>,
 }

@@ -1,21 +1,27 @@
 //! The load balancers of a service: which kinds there are, what each needs to know, and what it can do.
 
+mod caddy;
 mod capabilities;
 mod envoy;
 #[cfg(feature = "files")]
 mod file;
 mod haproxy;
+mod nginx;
 mod own;
+mod traefik;
 
 use super::plan::Location;
 use crate::units::TargetName;
 
+pub use caddy::Caddy;
 pub use capabilities::{Capabilities, Fencing, Steps};
 pub use envoy::{EnvoyFile, EnvoyRuntime, EnvoyXds};
 #[cfg(feature = "files")]
 pub(super) use file::{Place, decode_targets};
 pub use haproxy::{Haproxy, HaproxySocket};
+pub use nginx::Nginx;
 pub use own::{Abilities, OwnHttp, OwnProgram};
+pub use traefik::Traefik;
 
 /// One load balancer of a service in a region.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,4 +93,10 @@ adapters! {
     Http(OwnHttp) = "http";
     /// A program of the operator's own.
     Exec(OwnProgram) = "exec";
+    /// Caddy's admin API.
+    Caddy(Caddy) = "caddy";
+    /// nginx, by an included file.
+    Nginx(Nginx) = "nginx";
+    /// Traefik's file provider.
+    Traefik(Traefik) = "traefik";
 }

@@ -187,9 +187,9 @@ impl Subject {
         reading
     }
 
-    /// Waits until `read` says what `wanted` asks (10 s at most).
+    /// Waits until `read` says what `wanted` asks (30 s at most: some tell their backends' health every 10 s).
     pub async fn read_until(&self, wanted: impl Fn(&Reading) -> bool) -> Reading {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
         loop {
             let reading = self.balancer.read().await;
             if let Some(reading) = reading.as_ref().ok().filter(|reading| wanted(reading)) {

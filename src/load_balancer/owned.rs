@@ -1,0 +1,179 @@
+//! A file that Tidegate alone writes: locked, replaced whole, and put back when it is not taken. Blocking; runs on a
+//! thread for such work.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::ports::Outcome;
+use crate::units::Generation;
+
+/// Longest wait for another writer: it waits for two programs.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// Nobody's file of this kind is longer.
+const BYTES_MAX: u64 = 64 * 1024;
+
+/// Why the file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refuses.
+    #[error("{doing}: {source}")]
+    System {
+        /// What was tried.
+        doing: &'static str,
+        /// Its answer.
+        source: std::io::Error,
+    },
+    /// A rename would replace the link, not what it names.
+    #[error("is a symbolic link or no file: name the file itself")]
+    NotAFile,
+    /// A newer generation has been here.
+    #[error("holds generation {found}, newer than {asked}")]
+    Superseded {
+        /// In the file.
+        found: Generation,
+        /// To be written.
+        asked: Generation,
+    },
+    /// Somebody else writes.
+    #[error("another writer holds the directory's lock")]
+    Locked,
+}
+
+impl Error {
+    /// What is known about the effect: the file changes in the very last step only.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Superseded { .. } => Outcome::Superseded,
+            Self::Locked | Self::System { .. } => Outcome::NotSent,
+            Self::NotAFile => Outcome::Misconfigured,
+        }
+    }
+}
+
+fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::System { doing, source }
+}
+
+/// The file as it was, its folder locked against other writers until this is dropped.
+pub struct Held {
+    path: PathBuf,
+    folder: fs::File,
+    /// Its text before; `None`: there was no file.
+    before: Option<String>,
+}
+
+impl Held {
+    /// Locks the folder and reads the file; an error when it holds a newer generation.
+    ///
+    /// `generation_of` finds the generation in a text of this kind.
+    pub fn take(
+        path: &Path,
+        generation: Generation,
+        generation_of: impl Fn(&str) -> Option<Generation>,
+    ) -> Result<Self, Error> {
+        let folder = lock(folder_of(path))?;
+        let before = read(path)?;
+        let found = before.as_deref().and_then(generation_of);
+        match found.filter(|found| *found > generation) {
+            Some(found) => Err(Error::Superseded { found, asked: generation }),
+            None => Ok(Self { path: path.to_owned(), folder, before }),
+        }
+    }
+
+    /// Readers see the old file or the new one, whole; on disk on return.
+    pub fn write(&self, text: &str) -> Result<(), Error> {
+        let mut file = tempfile::Builder::new()
+            // Whoever reads `*.conf` or `*.yaml` must not see it.
+            .prefix(".tidegate-")
+            .tempfile_in(folder_of(&self.path))
+            .map_err(system("make a temporary file beside it"))?;
+        file.write_all(text.as_bytes()).map_err(system("write"))?;
+        let permissions = match fs::metadata(&self.path) {
+            Ok(before) => before.permissions(),
+            Err(_) => std::os::unix::fs::PermissionsExt::from_mode(0o644),
+        };
+        file.as_file().set_permissions(permissions).map_err(system("keep the permissions"))?;
+        file.as_file().sync_all().map_err(system("sync"))?;
+        file.persist(&self.path).map_err(|error| system("rename")(error.error))?;
+        self.folder.sync_all().map_err(system("sync the directory"))
+    }
+
+    /// The file as it was.
+    pub fn restore(&self) -> Result<(), Error> {
+        match &self.before {
+            Some(text) => self.write(text),
+            None => fs::remove_file(&self.path).map_err(system("remove")),
+        }
+    }
+}
+
+/// The file's text; `None` when there is none.
+pub fn read(path: &Path) -> Result<Option<String>, Error> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(system("read")(error)),
+        Ok(found) if !found.is_file() => return Err(Error::NotAFile),
+        Ok(_) => {}
+    }
+    let (mut text, file) = (String::new(), fs::File::open(path).map_err(system("read"))?);
+    file.take(BYTES_MAX).read_to_string(&mut text).map_err(system("read"))?;
+    Ok(Some(text))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn lock(folder: &Path) -> Result<fs::File, Error> {
+    let file = fs::File::open(folder).map_err(system("open the directory"))?;
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Locked),
+            Err(error) => return Err(system("lock the directory")(error.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(text: &str) -> Option<Generation> {
+        text.parse().ok().map(Generation)
+    }
+
+    #[test]
+    fn an_older_generation_is_refused_and_what_was_there_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web.conf");
+        let first = Held::take(&path, Generation(3), number).unwrap();
+        first.write("3").unwrap();
+        drop(first);
+        let older = Held::take(&path, Generation(2), number).map(|_| ()).unwrap_err();
+        assert_eq!(older.outcome(), Outcome::Superseded);
+        let newer = Held::take(&path, Generation(4), number).unwrap();
+        newer.write("4").unwrap();
+        newer.restore().unwrap();
+        assert_eq!(read(&path).unwrap().as_deref(), Some("3"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_link_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("a"), folder.path().join("b"));
+        fs::write(&path, "1").unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let refused = Held::take(&link, Generation(2), number).map(|_| ()).unwrap_err();
+        assert_eq!(refused.outcome(), Outcome::Misconfigured);
+    }
+}
