@@ -9,6 +9,8 @@ use super::envoy::file::FileBalancer;
 #[cfg(feature = "xds")]
 use super::envoy::xds;
 use super::haproxy::HaproxyBalancer;
+#[cfg(feature = "kubernetes")]
+use super::kubernetes::KubernetesBalancer;
 use crate::ports::{InstanceReading, LoadBalancer, Split};
 use crate::spec::fleet::{Adapter, Fleet, Target};
 use crate::units::{Generation, RegionName, ServiceName, TargetName};
@@ -71,6 +73,9 @@ pub enum Error {
     /// This build has no xDS server.
     #[error("{0}: this build cannot serve xDS (feature `xds`)")]
     NoXds(TargetKey),
+    /// This build has no client for Kubernetes.
+    #[error("{0}: this build cannot reach a Kubernetes API (feature `kubernetes`)")]
+    NoKubernetes(TargetKey),
 }
 
 /// Adapters for the targets of a fleet, and what keeps them going.
@@ -107,6 +112,8 @@ pub async fn connect(
             }
             #[cfg(not(feature = "xds"))]
             Adapter::Envoy(_) => return Err(no_xds(key, known)),
+            #[cfg(not(feature = "kubernetes"))]
+            Adapter::Kubernetes(_) => return Err(Error::NoKubernetes(key)),
             other => by_itself(key.to_string(), other)
                 .map_err(|error| Error::Target { target: key.clone(), error })?,
         };
@@ -142,6 +149,10 @@ fn by_itself(label: String, adapter: &Adapter) -> Result<Arc<dyn LoadBalancer>, 
             Arc::new(FileBalancer::new(label, settings).map_err(Unusable::new)?)
         }
         Adapter::Haproxy(settings) => Arc::new(HaproxyBalancer::new(label, settings)?),
+        #[cfg(feature = "kubernetes")]
+        Adapter::Kubernetes(settings) => Arc::new(KubernetesBalancer::new(label, settings)?),
+        #[cfg(not(feature = "kubernetes"))]
+        Adapter::Kubernetes(_) => return Err(Unusable("needs feature `kubernetes`".to_owned())),
     })
 }
 

@@ -5,6 +5,8 @@ mod connect;
 pub mod envoy;
 mod fence;
 pub mod haproxy;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 mod pair;
 
 pub use connect::{Connected, Error, Known, TargetKey, connect};

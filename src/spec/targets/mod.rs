@@ -5,6 +5,7 @@ mod envoy;
 #[cfg(feature = "files")]
 mod file;
 mod haproxy;
+mod kubernetes;
 
 use super::plan::Location;
 use crate::units::TargetName;
@@ -14,6 +15,7 @@ pub use envoy::{EnvoyFile, EnvoyXds};
 #[cfg(feature = "files")]
 pub(super) use file::{Place, decode_targets};
 pub use haproxy::{Haproxy, HaproxySocket};
+pub use kubernetes::{HttpRoute, Kubernetes, KubernetesObject, RouteRule, VirtualService};
 
 /// One load balancer of a service in a region.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,4 +81,6 @@ adapters! {
     EnvoyFile(EnvoyFile) = "envoy_file";
     /// HAProxy's runtime API.
     Haproxy(Haproxy) = "haproxy";
+    /// Weights in an object of a Kubernetes API.
+    Kubernetes(Kubernetes) = "kubernetes";
 }
