@@ -22,6 +22,8 @@ mod faults;
 mod golden;
 mod haproxy;
 mod judge;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod metrics;
 mod notify;
 mod parts;

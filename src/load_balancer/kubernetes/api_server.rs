@@ -175,8 +175,8 @@ impl ApiServer {
         let said = body.as_ref().and_then(|body| body.get("message")?.as_str()).map(shown);
         let outcome = match status.as_u16() {
             401 | 403 | 404 | 405 => Outcome::Misconfigured,
-            // Too many are asking: it was not looked at.
-            429 => Outcome::NotSent,
+            // A list that went stale between two pages; too many who ask: nothing was done.
+            410 | 429 => Outcome::NotSent,
             // It may have done it before it broke.
             500.. => lost,
             _ => Outcome::Refused,

@@ -4,6 +4,8 @@ pub mod alertmanager;
 pub mod backend;
 pub mod envoy;
 pub mod haproxy;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod meddler;
 pub mod port;
 pub mod prometheus;
