@@ -105,7 +105,8 @@ async fn the_example_with_kubernetes_goes_both_ways() {
     let pools = [free_address(), free_address()];
     let cluster = Cluster::start(pools).await;
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/kubernetes/httproute.yaml");
-    for document in serde_yaml::Deserializer::from_str(&std::fs::read_to_string(manifest).unwrap()) {
+    for document in serde_yaml::Deserializer::from_str(&std::fs::read_to_string(manifest).unwrap())
+    {
         let object = serde_json::Value::deserialize(document).unwrap();
         if object["kind"] == "HTTPRoute" {
             cluster.put(ROUTES, object);

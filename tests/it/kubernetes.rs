@@ -395,7 +395,9 @@ async fn a_virtual_service_is_believed_as_far_as_istiod_speaks() {
     world.cluster.taken(&service()).await;
 
     world.cluster.says(true);
-    let said = balancer.set(&split(50.0), Generation(2)).await.unwrap();
+    balancer.set(&split(50.0), Generation(2)).await.unwrap();
+    world.cluster.taken(&service()).await;
+    let said = balancer.read().await.unwrap();
     assert!(said.settled && said.note.is_none(), "{said:?}");
     world.cluster.lags(true);
     let behind = balancer.set(&split(5.0), Generation(3)).await.unwrap();

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 
 use crate::ports::{LoadBalancerError, Outcome};
 use crate::spec::fleet::Kubernetes;
-use crate::units::shown;
+use crate::units::shown_lines;
 
 /// Longest time for one call.
 const CALL_MAX: Duration = Duration::from_secs(3);
@@ -21,6 +21,8 @@ const CALL_MAX: Duration = Duration::from_secs(3);
 const READY_MAX: Duration = Duration::from_secs(5);
 /// Longest answer; an object has at most 1.5 MiB.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Most characters of a refusal that are shown.
+const WORDS_MAX: usize = 300;
 /// Only names and labels of a list's objects, not all of them.
 const METADATA_ALONE: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 
@@ -172,7 +174,7 @@ impl ApiServer {
         if status.is_success() {
             return body.ok_or_else(|| self.failure("an answer that is not JSON", lost));
         }
-        let said = body.as_ref().and_then(|body| body.get("message")?.as_str()).map(shown);
+        let said = body.as_ref().and_then(|body| body.get("message")?.as_str()).map(words);
         let outcome = match status.as_u16() {
             401 | 403 | 404 | 405 => Outcome::Misconfigured,
             // A list that went stale between two pages; too many who ask: nothing was done.
@@ -189,6 +191,13 @@ impl ApiServer {
         };
         Err(self.failure(what, outcome))
     }
+}
+
+/// What a server said, short enough and safe to show; who may not do what stands late in its sentences.
+fn words(said: &str) -> String {
+    let words: Vec<_> = said.split_whitespace().collect();
+    let words: String = words.join(" ").chars().take(WORDS_MAX).collect();
+    shown_lines(&words)
 }
 
 impl Call<'_> {

@@ -4,15 +4,16 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::{StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use hyper_util::rt::TokioExecutor;
-use tokio::task::JoinHandle;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
 
-/// A proxy; gone with this value.
+use crate::parts::backend::Reader;
+
+/// What nobody behind it answers.
+const NOBODY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+
+/// A proxy; it and its connections end with this value. Requests have no bodies, and answers say how long they are.
 pub struct Gateway {
     pub address: SocketAddr,
     pub weights: Arc<Weights>,
@@ -24,13 +25,6 @@ pub struct Gateway {
 pub struct Weights {
     pair: Mutex<[u64; 2]>,
     turn: AtomicU64,
-}
-
-#[derive(Clone)]
-struct Inside {
-    weights: Arc<Weights>,
-    pools: [SocketAddr; 2],
-    client: Client<HttpConnector, Body>,
 }
 
 impl Weights {
@@ -50,13 +44,18 @@ impl Weights {
 
 impl Gateway {
     pub async fn start(pools: [SocketAddr; 2]) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let weights = Arc::new(Weights::default());
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        let inside = Inside { weights: Arc::clone(&weights), pools, client };
-        let app = axum::Router::new().fallback(pass).with_state(inside);
-        let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let shared = Arc::clone(&weights);
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let weights = Arc::clone(&shared);
+                connections.spawn(async move { drop(pass(stream, &weights, pools).await) });
+                while connections.try_join_next().is_some() {}
+            }
+        });
         Self { address, weights, task }
     }
 }
@@ -67,14 +66,45 @@ impl Drop for Gateway {
     }
 }
 
-async fn pass(State(inside): State<Inside>, mut request: Request) -> Response {
-    let Some(pool) = inside.weights.next() else {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    };
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    *request.uri_mut() = format!("http://{}{path}", inside.pools[pool]).parse::<Uri>().unwrap();
-    match inside.client.request(request).await {
-        Ok(answer) => answer.map(Body::new).into_response(),
-        Err(_) => StatusCode::BAD_GATEWAY.into_response(),
+/// Passes requests on until the other side ends.
+async fn pass(mut front: TcpStream, weights: &Weights, pools: [SocketAddr; 2]) -> Option<()> {
+    front.set_nodelay(true).ok()?;
+    let mut requests = Reader::default();
+    let mut kept: [Option<TcpStream>; 2] = [None, None];
+    while let Some(head) = requests.head(&mut front).await {
+        let answer = match weights.next() {
+            Some(pool) => ask(&mut kept[pool], pools[pool], &head).await,
+            None => None,
+        };
+        front.write_all(answer.as_deref().unwrap_or(NOBODY)).await.ok()?;
     }
+    Some(())
+}
+
+/// By a connection that is there, or by a new one.
+async fn ask(kept: &mut Option<TcpStream>, pool: SocketAddr, head: &str) -> Option<Vec<u8>> {
+    if let Some(mut used) = kept.take()
+        && let Some(answer) = exchange(&mut used, head).await
+    {
+        *kept = Some(used);
+        return Some(answer);
+    }
+    let mut fresh = TcpStream::connect(pool).await.ok()?;
+    fresh.set_nodelay(true).ok()?;
+    let answer = exchange(&mut fresh, head).await?;
+    *kept = Some(fresh);
+    Some(answer)
+}
+
+async fn exchange(pool: &mut TcpStream, head: &str) -> Option<Vec<u8>> {
+    pool.write_all(head.as_bytes()).await.ok()?;
+    let mut reader = Reader::default();
+    let mut answer = reader.head(pool).await?;
+    let length = answer.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+    })?;
+    let body = reader.body(pool, length).await?;
+    answer.push_str(&String::from_utf8(body).ok()?);
+    Some(answer.into_bytes())
 }

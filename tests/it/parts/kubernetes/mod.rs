@@ -411,7 +411,11 @@ impl State {
                 );
             }
             _ => {
-                return failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", content);
+                return failure(
+                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                    "UnsupportedMediaType",
+                    content,
+                );
             }
         }
         self.store(path, after, manager)
