@@ -11,6 +11,8 @@ use super::envoy::runtime::RuntimeBalancer;
 #[cfg(feature = "xds")]
 use super::envoy::xds;
 use super::haproxy::HaproxyBalancer;
+#[cfg(feature = "kubernetes")]
+use super::kubernetes::KubernetesBalancer;
 use super::nginx::NginxBalancer;
 use super::own::{HttpBalancer, ProgramBalancer};
 use super::traefik::TraefikBalancer;
@@ -76,6 +78,9 @@ pub enum Error {
     /// This build has no xDS server.
     #[error("{0}: this build cannot serve xDS (feature `xds`)")]
     NoXds(TargetKey),
+    /// This build has no client for Kubernetes.
+    #[error("{0}: this build cannot reach a Kubernetes API (feature `kubernetes`)")]
+    NoKubernetes(TargetKey),
 }
 
 /// Adapters for the targets of a fleet, and what keeps them going.
@@ -112,6 +117,8 @@ pub async fn connect(
             }
             #[cfg(not(feature = "xds"))]
             Adapter::Envoy(_) => return Err(no_xds(key, known)),
+            #[cfg(not(feature = "kubernetes"))]
+            Adapter::Kubernetes(_) => return Err(Error::NoKubernetes(key)),
             other => by_itself(key.to_string(), other, &fleet.services[&key.service].slots)
                 .map_err(|error| Error::Target { target: key.clone(), error })?,
         };
@@ -157,6 +164,10 @@ fn by_itself(
         Adapter::Caddy(settings) => Arc::new(CaddyBalancer::new(label, settings)?),
         Adapter::Nginx(settings) => Arc::new(NginxBalancer::new(label, settings)?),
         Adapter::Traefik(settings) => Arc::new(TraefikBalancer::new(label, settings)?),
+        #[cfg(feature = "kubernetes")]
+        Adapter::Kubernetes(settings) => Arc::new(KubernetesBalancer::new(label, settings)?),
+        #[cfg(not(feature = "kubernetes"))]
+        Adapter::Kubernetes(_) => return Err(Unusable("needs feature `kubernetes`".to_owned())),
     })
 }
 

@@ -6,6 +6,8 @@ mod connect;
 pub mod envoy;
 mod fence;
 pub mod haproxy;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod nginx;
 pub mod own;
 mod owned;

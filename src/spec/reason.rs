@@ -242,6 +242,7 @@ impl<'a> Reasoner<'a> {
             let message = format!("{weight} in {region} does not fit `{kind}` there: {steps}");
             let help = match target.adapter.capabilities().steps {
                 Steps::Ends => "0 or 100, in one step",
+                Steps::Percents => "a whole percent always fits",
                 _ => "a whole or half percent always fits",
             };
             self.say(Severity::Error, codes::TOO_FINE, file.span, message, help);

@@ -25,11 +25,17 @@ impl Drop for Walk {
 
 /// Runs `examples/<name>/walk` to its end, and returns what it said.
 fn walk(name: &str) -> String {
+    let ports: Vec<_> = (0..12).map(|_| free_address().port()).collect();
+    walk_with(name, &ports, &[])
+}
+
+/// The same on these ports, with variables of its own.
+fn walk_with(name: &str, ports: &[u16], variables: &[(&str, String)]) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let parts = std::env::var("TIDEGATE_PARTS")
         .map_or_else(|_| root.join("target/parts"), std::path::PathBuf::from);
     let path = format!("{}:{}", parts.join("bin").display(), std::env::var("PATH").unwrap());
-    let ports: Vec<_> = (0..12).map(|_| free_address().port().to_string()).collect();
+    let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
     let (out, errors) =
         (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
     let script = Command::new(root.join("examples").join(name).join("walk"))
@@ -37,6 +43,7 @@ fn walk(name: &str) -> String {
         .env("TIDEGATE", env!("CARGO_BIN_EXE_tidegate"))
         .env("EXAMPLE_PORTS", ports.join(" "))
         .env("USER", "owner")
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .env_remove("TIDEGATE_STATE")
         .env_remove("TIDEGATE_FLEET")
         .stdin(Stdio::null())
@@ -76,7 +83,10 @@ fn the_daemon_of_the_example_takes_two_people_to_go_back_and_walks_to_its_end() 
 
 /// A fleet with one balancer: v2 is promoted, v3 goes back.
 fn both_ways(name: &str) {
-    let said = walk(name);
+    goes_both_ways(&walk(name));
+}
+
+fn goes_both_ways(said: &str) {
     assert!(said.contains("promoted") && said.contains("rolled back"), "{said}");
 }
 
@@ -123,6 +133,37 @@ fn the_example_with_nginx_goes_both_ways() {
 #[test]
 fn the_example_with_traefik_goes_both_ways() {
     both_ways("traefik");
+}
+
+/// No cluster can be had here: an API server and a gateway of our own follow the example's manifest.
+#[cfg(feature = "kubernetes")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_example_with_kubernetes_goes_both_ways() {
+    use crate::parts::kubernetes::{Cluster, ROUTES};
+    use serde::Deserialize;
+
+    let pools = [free_address(), free_address()];
+    let cluster = Cluster::start(pools).await;
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/kubernetes/httproute.yaml");
+    for document in serde_yaml::Deserializer::from_str(&std::fs::read_to_string(manifest).unwrap())
+    {
+        let object = serde_json::Value::deserialize(document).unwrap();
+        if object["kind"] == "HTTPRoute" {
+            cluster.put(ROUTES, object);
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = Cluster::kubeconfig(folder.path(), cluster.address, "first-token");
+    let variables = [
+        ("KUBECONFIG", kubeconfig.display().to_string()),
+        ("GATEWAY", cluster.gateway.address.to_string()),
+    ];
+    let ports = pools.map(|pool| pool.port());
+    let walked = tokio::task::spawn_blocking(move || walk_with("kubernetes", &ports, &variables));
+    let said = walked.await.unwrap();
+    goes_both_ways(&said);
+    let weights = &cluster.object(&format!("{ROUTES}/web"))["spec"]["rules"][0]["backendRefs"];
+    assert_eq!([&weights[0]["weight"], &weights[1]["weight"]], [0, 10_000], "{said}");
 }
 
 fn said(out: &Path, errors: &Path) -> String {

@@ -23,6 +23,8 @@ mod faults;
 mod golden;
 mod haproxy;
 mod judge;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod metrics;
 mod nginx;
 mod notify;

@@ -59,6 +59,8 @@ pub enum Steps {
     Hundredths,
     /// What two whole weights from 0 to this can show to the hundredth of a percent.
     Pairs(u32),
+    /// Every whole percent.
+    Percents,
     /// All or nothing.
     Ends,
 }
@@ -87,6 +89,10 @@ impl Steps {
                 let sums = SUMS.into_iter().chain((2..=2 * most).rev());
                 sums.into_iter().find_map(|sum| fitting(share, sum, most))
             }
+            (Self::Percents, _) => {
+                let percent = hundredths / 100;
+                (hundredths % 100 == 0).then_some([percent, 100 - percent])
+            }
             (Self::Ends, 0) => Some([0, 1]),
             (Self::Ends, 10_000) => Some([1, 0]),
             (Self::Ends, _) => None,
@@ -99,6 +105,7 @@ impl Steps {
         match self {
             Self::Hundredths => "steps of 0.01%".to_owned(),
             Self::Pairs(most) => format!("two weights of 0 to {most}"),
+            Self::Percents => "whole percents".to_owned(),
             Self::Ends => "all or nothing".to_owned(),
         }
     }
@@ -147,6 +154,8 @@ mod tests {
     fn all_or_nothing_and_every_hundredth() {
         assert!(Steps::Ends.show(Weight::ZERO) && Steps::Ends.show(Weight::FULL));
         assert!(!Steps::Ends.show(percent(50.0)));
+        assert_eq!(Steps::Percents.pair(percent(5.0)), Some([5, 95]));
+        assert!(Steps::Percents.show(Weight::FULL) && !Steps::Percents.show(percent(0.5)));
         assert_eq!(Steps::Hundredths.pair(percent(0.01)), Some([1, 9_999]));
     }
 }

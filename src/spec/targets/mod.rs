@@ -6,6 +6,7 @@ mod envoy;
 #[cfg(feature = "files")]
 mod file;
 mod haproxy;
+mod kubernetes;
 mod nginx;
 mod own;
 mod traefik;
@@ -19,6 +20,7 @@ pub use envoy::{EnvoyFile, EnvoyRuntime, EnvoyXds};
 #[cfg(feature = "files")]
 pub(super) use file::{Place, decode_targets};
 pub use haproxy::{Haproxy, HaproxySocket};
+pub use kubernetes::{HttpRoute, Kubernetes, KubernetesObject, RouteRule, VirtualService};
 pub use nginx::Nginx;
 pub use own::{Abilities, OwnHttp, OwnProgram};
 pub use traefik::Traefik;
@@ -99,4 +101,6 @@ adapters! {
     Nginx(Nginx) = "nginx";
     /// Traefik's file provider.
     Traefik(Traefik) = "traefik";
+    /// Weights in an object of a Kubernetes API.
+    Kubernetes(Kubernetes) = "kubernetes";
 }

@@ -205,7 +205,8 @@ async fn begins_again(subject: &mut Subject, fault: Fault) -> Answer {
     let after = subject.read_until(|reading| !keeps || reading.settled).await;
     if keeps {
         assert_eq!(after.split, before.split, "{after:?}");
-        if fault == Fault::Restart && before.restart_marker.is_some() {
+        let marks = before.restart_marker.is_some() && subject.world.marks_restarts();
+        if fault == Fault::Restart && marks {
             subject.read_until(|reading| reading.restart_marker != before.restart_marker).await;
         }
     } else if after.split != before.split {

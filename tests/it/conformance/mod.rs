@@ -60,6 +60,11 @@ pub trait World: Send + Sync {
         false
     }
 
+    /// The restart marker is of what restarts; not where the weights lie in a store that outlives all that follow it.
+    fn marks_restarts(&self) -> bool {
+        true
+    }
+
     /// Targets that must not be taken, and a word of the answer.
     fn bad(&self) -> Vec<(String, &'static str)>;
 

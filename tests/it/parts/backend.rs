@@ -163,7 +163,7 @@ impl Connection {
 
 /// What came and is not used up.
 #[derive(Default)]
-struct Reader(Vec<u8>);
+pub(super) struct Reader(Vec<u8>);
 
 impl Reader {
     fn is_empty(&self) -> bool {
@@ -171,7 +171,7 @@ impl Reader {
     }
 
     /// The next head, without its empty line; none when the connection ended first.
-    async fn head(&mut self, stream: &mut TcpStream) -> Option<String> {
+    pub(super) async fn head(&mut self, stream: &mut TcpStream) -> Option<String> {
         loop {
             if let Some(end) = self.0.windows(4).position(|four| four == b"\r\n\r\n") {
                 let rest = self.0.split_off(end + 4);
@@ -185,13 +185,17 @@ impl Reader {
     }
 
     async fn skip(&mut self, stream: &mut TcpStream, length: usize) -> Option<()> {
+        self.body(stream, length).await.map(drop)
+    }
+
+    /// The next `length` bytes.
+    pub(super) async fn body(&mut self, stream: &mut TcpStream, length: usize) -> Option<Vec<u8>> {
         while self.0.len() < length {
             if !self.more(stream).await {
                 return None;
             }
         }
-        self.0.drain(..length);
-        Some(())
+        Some(self.0.drain(..length).collect())
     }
 
     async fn more(&mut self, stream: &mut TcpStream) -> bool {

@@ -5,6 +5,8 @@ pub mod backend;
 pub mod caddy;
 pub mod envoy;
 pub mod haproxy;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod meddler;
 pub mod nginx;
 pub mod port;
