@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Unusable;
+#[cfg(feature = "aws")]
+use super::aws;
 use super::envoy::file::FileBalancer;
 #[cfg(feature = "xds")]
 use super::envoy::xds;
@@ -142,7 +144,19 @@ fn by_itself(label: String, adapter: &Adapter) -> Result<Arc<dyn LoadBalancer>, 
             Arc::new(FileBalancer::new(label, settings).map_err(Unusable::new)?)
         }
         Adapter::Haproxy(settings) => Arc::new(HaproxyBalancer::new(label, settings)?),
+        #[cfg(feature = "aws")]
+        Adapter::AwsAlb(settings) => Arc::new(aws::AlbBalancer::new(label, settings)?),
+        #[cfg(feature = "aws")]
+        Adapter::Route53(settings) => Arc::new(aws::Route53Balancer::new(label, settings)?),
+        #[cfg(not(feature = "aws"))]
+        Adapter::AwsAlb(_) | Adapter::Route53(_) => return Err(without("aws")),
     })
+}
+
+/// The settings are right, and this program was built without what they need.
+#[cfg(not(feature = "aws"))]
+fn without(feature: &str) -> Unusable {
+    Unusable(format!("this build cannot talk to it (feature `{feature}`)"))
 }
 
 #[cfg(not(feature = "xds"))]

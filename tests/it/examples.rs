@@ -85,6 +85,12 @@ fn the_example_with_haproxy_goes_both_ways() {
     both_ways("haproxy");
 }
 
+#[cfg(feature = "aws")]
+#[test]
+fn the_example_with_aws_goes_both_ways() {
+    both_ways("aws");
+}
+
 fn said(out: &Path, errors: &Path) -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     format!("{}\n{}", read(out), read(errors))

@@ -7,6 +7,8 @@
 
 mod access;
 mod action;
+#[cfg(feature = "aws")]
+mod aws_alb;
 mod binary_xds;
 mod block;
 mod cli;
@@ -26,6 +28,8 @@ mod metrics;
 mod notify;
 mod parts;
 mod replay;
+#[cfg(feature = "aws")]
+mod route53;
 mod sample;
 mod spec;
 mod store;

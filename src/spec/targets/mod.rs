@@ -1,19 +1,25 @@
 //! The load balancers of a service: which kinds there are, what each needs to know, and what it can do.
 
+mod aws;
+mod aws_alb;
 mod capabilities;
 mod envoy;
 #[cfg(feature = "files")]
 mod file;
 mod haproxy;
+mod route53;
 
 use super::plan::Location;
 use crate::units::TargetName;
 
+pub use aws::{AwsAccess, AwsCredentials};
+pub use aws_alb::{AlbPlace, AwsAlb};
 pub use capabilities::{Capabilities, Fencing, Steps};
 pub use envoy::{EnvoyFile, EnvoyXds};
 #[cfg(feature = "files")]
 pub(super) use file::{Place, decode_targets};
 pub use haproxy::{Haproxy, HaproxySocket};
+pub use route53::{RecordKind, Route53};
 
 /// One load balancer of a service in a region.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,4 +85,8 @@ adapters! {
     EnvoyFile(EnvoyFile) = "envoy_file";
     /// HAProxy's runtime API.
     Haproxy(Haproxy) = "haproxy";
+    /// A forward action of AWS's application load balancer.
+    AwsAlb(AwsAlb) = "aws_alb";
+    /// Weighted records of Amazon Route 53.
+    Route53(Route53) = "route53";
 }

@@ -5,5 +5,7 @@ pub mod backend;
 pub mod envoy;
 pub mod haproxy;
 pub mod meddler;
+#[cfg(feature = "aws")]
+pub mod moto;
 pub mod port;
 pub mod prometheus;
