@@ -250,7 +250,7 @@ async fn aws_alb_weighs_a_listeners_default_action() {
     assert_eq!(world.rule().read().await.unwrap().split, split(0.0));
     let typed = balancer.by_hand(&split(0.0), Generation(9)).await.unwrap().remove(0);
     assert!(typed.contains("modify-listener --listener-arn arn:aws:"), "{typed}");
-    assert!(typed.contains(r#""Weight":200"#) && !typed.contains("secret"), "{typed}");
+    assert!(typed.contains(r#""Weight":200"#) && !typed.contains("kept-quiet"), "{typed}");
 }
 
 /// The emulator checks no range, so that nothing out of range may reach it.
@@ -319,7 +319,7 @@ async fn aws_alb_says_whose_fault_it_is() {
     let error = world.balancer(&settings).read().await.unwrap_err();
     assert_eq!(error.outcome, Outcome::Misconfigured, "{error}");
     assert!(error.what.contains("variable TIDEGATE_NO_SUCH_KEY"), "{error}");
-    assert!(!format!("{error:?}{:?}", world.rule().describe()).contains("secret"), "{error:?}");
+    assert!(!format!("{error:?}{:?}", world.rule().describe()).contains("kept-quiet"), "{error:?}");
 
     world.meddler.be(Mood::Slow);
     let begin = std::time::Instant::now();

@@ -43,6 +43,13 @@ pub fn parts() -> PathBuf {
     std::env::var_os("TIDEGATE_PARTS").map_or_else(own, PathBuf::from)
 }
 
+/// For plain requests on this machine.
+pub fn client() -> reqwest::Client {
+    // Fails only when one is there already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
 impl Moto {
     /// Starts it and waits until it answers.
     pub async fn start() -> Self {
@@ -82,14 +89,13 @@ impl Moto {
 
     /// What it makes next has the same name as it had after this seed before; no, while it does not answer.
     pub async fn seeded(&self, seed: u32) -> bool {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let asked = client.post(format!("http://{}/moto-api/seed?a={seed}", self.address));
+        let asked = client().post(format!("http://{}/moto-api/seed?a={seed}", self.address));
         asked.send().await.is_ok_and(|answer| answer.status().is_success())
     }
 
     /// For clients that talk to it past everybody else.
     pub fn config(&self) -> SdkConfig {
-        let keys = Credentials::new("AKIATEST", "secret", None, None, "test");
+        let keys = Credentials::new("AKIATEST", "kept-quiet", None, None, "test");
         SdkConfig::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new("us-east-1"))
@@ -108,7 +114,7 @@ impl Moto {
     pub fn credentials(&self) -> String {
         let (id, key) = (self.folder.path().join("id"), self.folder.path().join("key"));
         std::fs::write(&id, "AKIATEST\n").unwrap();
-        std::fs::write(&key, "secret\n").unwrap();
+        std::fs::write(&key, "kept-quiet\n").unwrap();
         let (id, key) = (id.display(), key.display());
         format!("{{access_key: {{file: {id}}}, secret_key: {{file: {key}}}}}")
     }
@@ -162,10 +168,10 @@ impl Moto {
 
     /// A network and two of its subnets.
     async fn network(&self) -> (String, Vec<String>) {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = client();
         let scope = "AWS4-HMAC-SHA256 Credential=AKIATEST/20260101/us-east-1/ec2/aws4_request, \
                      SignedHeaders=host, Signature=0";
-        let asked = client.post(format!("http://{}/", self.address));
+        let asked = http.post(format!("http://{}/", self.address));
         let asked = asked.header("authorization", scope);
         let asked = asked.header("content-type", "application/x-www-form-urlencoded");
         let asked = asked.body("Action=DescribeSubnets&Version=2016-11-15").send().await.unwrap();
