@@ -15,7 +15,7 @@ use tidegate::units::{Generation, Weight};
 use crate::conformance::{self, Fault, Reason};
 use crate::parts::backend::Counts;
 use crate::parts::meddler::{Meddler, Mood, Protocol};
-use crate::parts::moto::{Balancer, Moto};
+use crate::parts::moto::{Balancer, Moto, client};
 
 /// Everything is a POST with the action's name in its body.
 pub const QUERY: Protocol = Protocol {
@@ -303,6 +303,38 @@ async fn aws_alb_gives_way_to_a_newer_one_that_came_in_between() {
     // The newer one comes back, and finishes.
     let done = world.rule().set(&split(100.0), Generation(7)).await.unwrap();
     assert_eq!((&done.split, done.generation), (&split(100.0), Some(Generation(7))));
+}
+
+/// The older one has looked for marks and found none; the newer one does all of its work; then the older one's weights come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn aws_alb_puts_back_what_it_overwrote_of_a_newer_one() {
+    let world = World::start().await;
+    let (behind, newer) = (world.moto.address, Arc::new(world.rule()));
+    let done = Arc::new(tokio::sync::OnceCell::new());
+    let app = axum::Router::new().fallback(move |request: axum::extract::Request| {
+        let (newer, done) = (Arc::clone(&newer), Arc::clone(&done));
+        async move {
+            let (head, body) = request.into_parts();
+            let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+            if body.starts_with(b"Action=ModifyRule") {
+                let set = || async { newer.set(&split(100.0), Generation(9)).await.unwrap() };
+                done.get_or_init(set).await;
+            }
+            let asked = client().post(format!("http://{behind}/")).headers(head.headers);
+            let answer = asked.body(body).send().await.unwrap();
+            (answer.status(), answer.bytes().await.unwrap())
+        }
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut settings = world.settings(AlbPlace::Rule(world.own.rule.clone()));
+    settings.access.endpoint = Some(format!("http://{}", listener.local_addr().unwrap()));
+    let serves = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+
+    let refused = world.balancer(&settings).set(&split(5.0), Generation(8)).await.unwrap_err();
+    assert_eq!(refused.outcome, Outcome::Superseded, "{refused}");
+    let seen = world.rule().read().await.unwrap();
+    assert_eq!((&seen.split, seen.generation), (&split(100.0), Some(Generation(9))));
+    serves.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,7 +16,9 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use aws_sdk_elasticloadbalancingv2::Client;
-use aws_sdk_elasticloadbalancingv2::types::{Action, ActionTypeEnum, TargetHealthStateEnum};
+use aws_sdk_elasticloadbalancingv2::types::{
+    Action, ActionTypeEnum, ForwardActionConfig, TargetHealthStateEnum,
+};
 use tokio::sync::OnceCell;
 
 use super::Session;
@@ -251,7 +253,8 @@ fn weights_of(actions: &[Action], arns: &[String; 2]) -> Result<[u32; 2], String
     let [Action { r#type: Some(ActionTypeEnum::Forward), forward_config, .. }] = ends[..] else {
         return Err("it has something else than one `forward` action".to_owned());
     };
-    let groups = forward_config.as_ref().map(|config| config.target_groups()).unwrap_or_default();
+    let groups =
+        forward_config.as_ref().map(ForwardActionConfig::target_groups).unwrap_or_default();
     let known = |arn: Option<&str>| arn.is_some_and(|arn| arns.iter().any(|own| own == arn));
     if let Some(other) = groups.iter().find(|group| !known(group.target_group_arn())) {
         let arn = crate::units::shown(other.target_group_arn().unwrap_or_default());
@@ -379,8 +382,7 @@ impl LoadBalancer for AlbBalancer {
 #[cfg(test)]
 mod tests {
     use aws_sdk_elasticloadbalancingv2::types::{
-        AuthenticateOidcActionConfig, ForwardActionConfig, TargetGroupStickinessConfig,
-        TargetGroupTuple,
+        AuthenticateOidcActionConfig, TargetGroupStickinessConfig, TargetGroupTuple,
     };
 
     use super::*;
