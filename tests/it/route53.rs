@@ -149,7 +149,8 @@ struct Strict {
 struct Inside {
     moto: SocketAddr,
     zone: String,
-    config: aws_config::SdkConfig,
+    dns: dns::Client,
+    http: reqwest::Client,
     /// One change at a time.
     state: tokio::sync::Mutex<Flow>,
 }
@@ -169,7 +170,8 @@ impl Strict {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = tokio::sync::Mutex::default();
-        let inside = Inside { moto: moto.address, zone, config: moto.config(), state };
+        let (dns, http) = (dns::Client::new(&moto.config()), crate::parts::moto::client());
+        let inside = Inside { moto: moto.address, zone, dns, http, state };
         let inside = Arc::new(inside);
         let app = axum::Router::new().fallback(strictly).with_state(Arc::clone(&inside));
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -184,25 +186,30 @@ impl Drop for Strict {
 }
 
 async fn strictly(State(inside): State<Arc<Inside>>, request: Request) -> Response {
-    let mut flow = inside.state.lock().await;
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
     let text = String::from_utf8_lossy(&body).into_owned();
-    if head.method == Method::POST {
-        let client = dns::Client::new(&inside.config);
+    let mut flow = inside.state.lock().await;
+    let is_pending = flow.is_pending;
+    // Only changes wait for each other.
+    let _alone = if head.method == Method::POST {
         if let Some(marker) = flow.in_between.take() {
             let change = Change::builder().action(ChangeAction::Upsert).resource_record_set(marker);
             let batch = ChangeBatch::builder().changes(change.build().unwrap()).build().unwrap();
-            let call = client.change_resource_record_sets().hosted_zone_id(&inside.zone);
+            let call = inside.dns.change_resource_record_sets().hosted_zone_id(&inside.zone);
             call.change_batch(batch).send().await.unwrap();
         }
         flow.batches.push(text.clone());
-        let told = client.list_resource_record_sets().hosted_zone_id(&inside.zone).send().await;
-        let Ok(told) = told else { return StatusCode::BAD_GATEWAY.into_response() };
+        let told = inside.dns.list_resource_record_sets().hosted_zone_id(&inside.zone);
+        let Ok(told) = told.send().await else { return StatusCode::BAD_GATEWAY.into_response() };
         if let Some(refusal) = refusal(&text, &told.resource_record_sets) {
             return (StatusCode::BAD_REQUEST, refusal).into_response();
         }
-    }
+        Some(flow)
+    } else {
+        drop(flow);
+        None
+    };
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
     let asked =
         crate::parts::moto::client().request(head.method, format!("http://{}{path}", inside.moto));
@@ -210,7 +217,7 @@ async fn strictly(State(inside): State<Arc<Inside>>, request: Request) -> Respon
     let Ok(answer) = asked.send().await else { return StatusCode::BAD_GATEWAY.into_response() };
     let status = answer.status();
     let mut text = answer.text().await.unwrap();
-    if flow.is_pending {
+    if is_pending {
         text = text.replace("INSYNC", "PENDING");
     }
     (status, Body::from(text)).into_response()
