@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Unusable;
+#[cfg(feature = "aws")]
+use super::aws;
 use super::caddy::CaddyBalancer;
 use super::envoy::file::FileBalancer;
 use super::envoy::runtime::RuntimeBalancer;
@@ -78,9 +80,6 @@ pub enum Error {
     /// This build has no xDS server.
     #[error("{0}: this build cannot serve xDS (feature `xds`)")]
     NoXds(TargetKey),
-    /// This build has no client for Kubernetes.
-    #[error("{0}: this build cannot reach a Kubernetes API (feature `kubernetes`)")]
-    NoKubernetes(TargetKey),
 }
 
 /// Adapters for the targets of a fleet, and what keeps them going.
@@ -117,8 +116,6 @@ pub async fn connect(
             }
             #[cfg(not(feature = "xds"))]
             Adapter::Envoy(_) => return Err(no_xds(key, known)),
-            #[cfg(not(feature = "kubernetes"))]
-            Adapter::Kubernetes(_) => return Err(Error::NoKubernetes(key)),
             other => by_itself(key.to_string(), other, &fleet.services[&key.service].slots)
                 .map_err(|error| Error::Target { target: key.clone(), error })?,
         };
@@ -167,8 +164,20 @@ fn by_itself(
         #[cfg(feature = "kubernetes")]
         Adapter::Kubernetes(settings) => Arc::new(KubernetesBalancer::new(label, settings)?),
         #[cfg(not(feature = "kubernetes"))]
-        Adapter::Kubernetes(_) => return Err(Unusable("needs feature `kubernetes`".to_owned())),
+        Adapter::Kubernetes(_) => return Err(without("kubernetes")),
+        #[cfg(feature = "aws")]
+        Adapter::AwsAlb(settings) => Arc::new(aws::AlbBalancer::new(label, settings)?),
+        #[cfg(feature = "aws")]
+        Adapter::Route53(settings) => Arc::new(aws::Route53Balancer::new(label, settings)?),
+        #[cfg(not(feature = "aws"))]
+        Adapter::AwsAlb(_) | Adapter::Route53(_) => return Err(without("aws")),
     })
+}
+
+/// The settings are right, and this program was built without what they need.
+#[cfg(any(not(feature = "aws"), not(feature = "kubernetes")))]
+fn without(feature: &str) -> Unusable {
+    Unusable(format!("this build cannot talk to it (feature `{feature}`)"))
 }
 
 #[cfg(not(feature = "xds"))]

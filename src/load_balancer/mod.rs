@@ -1,6 +1,8 @@
 //! The load balancers behind [`crate::ports::LoadBalancer`]: one module per kind, and the way from a fleet to them.
 
 mod api;
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod caddy;
 mod connect;
 pub mod envoy;

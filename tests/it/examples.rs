@@ -166,6 +166,12 @@ async fn the_example_with_kubernetes_goes_both_ways() {
     assert_eq!([&weights[0]["weight"], &weights[1]["weight"]], [0, 10_000], "{said}");
 }
 
+#[cfg(feature = "aws")]
+#[test]
+fn the_example_with_aws_goes_both_ways() {
+    both_ways("aws");
+}
+
 fn said(out: &Path, errors: &Path) -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     format!("{}\n{}", read(out), read(errors))

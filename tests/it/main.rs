@@ -7,6 +7,8 @@
 
 mod access;
 mod action;
+#[cfg(feature = "aws")]
+mod aws_alb;
 mod binary_xds;
 mod block;
 mod caddy;
@@ -31,6 +33,8 @@ mod notify;
 mod own;
 mod parts;
 mod replay;
+#[cfg(feature = "aws")]
+mod route53;
 mod sample;
 mod spec;
 mod store;

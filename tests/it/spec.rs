@@ -443,7 +443,6 @@ fn the_schemas_know_the_keys_that_the_decoders_know() {
                 "ping",
                 "pong",
                 "local",
-                "region",
                 "track",
                 "cluster",
                 "blue",

@@ -1,5 +1,7 @@
 //! The load balancers of a service: which kinds there are, what each needs to know, and what it can do.
 
+mod aws;
+mod aws_alb;
 mod caddy;
 mod capabilities;
 mod envoy;
@@ -9,11 +11,14 @@ mod haproxy;
 mod kubernetes;
 mod nginx;
 mod own;
+mod route53;
 mod traefik;
 
 use super::plan::Location;
 use crate::units::TargetName;
 
+pub use aws::{AwsAccess, AwsCredentials};
+pub use aws_alb::{AlbPlace, AwsAlb};
 pub use caddy::Caddy;
 pub use capabilities::{Capabilities, Fencing, Steps};
 pub use envoy::{EnvoyFile, EnvoyRuntime, EnvoyXds};
@@ -23,6 +28,7 @@ pub use haproxy::{Haproxy, HaproxySocket};
 pub use kubernetes::{HttpRoute, Kubernetes, KubernetesObject, RouteRule, VirtualService};
 pub use nginx::Nginx;
 pub use own::{Abilities, OwnHttp, OwnProgram};
+pub use route53::{RecordKind, Route53};
 pub use traefik::Traefik;
 
 /// One load balancer of a service in a region.
@@ -103,4 +109,8 @@ adapters! {
     Traefik(Traefik) = "traefik";
     /// Weights in an object of a Kubernetes API.
     Kubernetes(Kubernetes) = "kubernetes";
+    /// A forward action of AWS's application load balancer.
+    AwsAlb(AwsAlb) = "aws_alb";
+    /// Weighted records of Amazon Route 53.
+    Route53(Route53) = "route53";
 }

@@ -8,6 +8,8 @@ pub mod haproxy;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod meddler;
+#[cfg(feature = "aws")]
+pub mod moto;
 pub mod nginx;
 pub mod port;
 pub mod prometheus;
