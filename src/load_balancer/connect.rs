@@ -9,6 +9,8 @@ use super::envoy::file::FileBalancer;
 #[cfg(feature = "xds")]
 use super::envoy::xds;
 use super::haproxy::HaproxyBalancer;
+use super::powerdns::PowerDnsBalancer;
+use super::rfc2136::Rfc2136Balancer;
 use crate::ports::{InstanceReading, LoadBalancer, Split};
 use crate::spec::fleet::{Adapter, Fleet, Target};
 use crate::units::{Generation, RegionName, ServiceName, TargetName};
@@ -142,6 +144,8 @@ fn by_itself(label: String, adapter: &Adapter) -> Result<Arc<dyn LoadBalancer>, 
             Arc::new(FileBalancer::new(label, settings).map_err(Unusable::new)?)
         }
         Adapter::Haproxy(settings) => Arc::new(HaproxyBalancer::new(label, settings)?),
+        Adapter::PowerDns(settings) => Arc::new(PowerDnsBalancer::new(label, settings)?),
+        Adapter::Rfc2136(settings) => Arc::new(Rfc2136Balancer::new(label, settings)?),
     })
 }
 

@@ -2,10 +2,13 @@
 
 mod api;
 mod connect;
+mod dns;
 pub mod envoy;
 mod fence;
 pub mod haproxy;
 mod pair;
+pub mod powerdns;
+pub mod rfc2136;
 
 pub use connect::{Connected, Error, Known, TargetKey, connect};
 pub use pair::Pair;

@@ -225,7 +225,7 @@ struct BasicBody {
 /// Where a secret is: exactly one of `env` and `file`.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
-struct SecretBody {
+pub(super) struct SecretBody {
     env: Option<String>,
     file: Option<String>,
 }

@@ -1,19 +1,25 @@
 //! The load balancers of a service: which kinds there are, what each needs to know, and what it can do.
 
 mod capabilities;
+mod dns;
 mod envoy;
 #[cfg(feature = "files")]
 mod file;
 mod haproxy;
+mod powerdns;
+mod rfc2136;
 
 use super::plan::Location;
 use crate::units::TargetName;
 
 pub use capabilities::{Capabilities, Fencing, Steps};
+pub use dns::Family;
 pub use envoy::{EnvoyFile, EnvoyXds};
 #[cfg(feature = "files")]
 pub(super) use file::{Place, decode_targets};
 pub use haproxy::{Haproxy, HaproxySocket};
+pub use powerdns::PowerDns;
+pub use rfc2136::{NameRecords, Rfc2136, SrvTarget, TsigKey};
 
 /// One load balancer of a service in a region.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,4 +85,8 @@ adapters! {
     EnvoyFile(EnvoyFile) = "envoy_file";
     /// HAProxy's runtime API.
     Haproxy(Haproxy) = "haproxy";
+    /// PowerDNS's HTTP API.
+    PowerDns(PowerDns) = "powerdns";
+    /// A name server that takes dynamic updates.
+    Rfc2136(Rfc2136) = "rfc2136";
 }

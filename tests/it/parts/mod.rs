@@ -2,8 +2,11 @@
 
 pub mod alertmanager;
 pub mod backend;
+pub mod bind;
+pub mod dns;
 pub mod envoy;
 pub mod haproxy;
 pub mod meddler;
 pub mod port;
+pub mod powerdns;
 pub mod prometheus;
