@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One pool of the examples' service: answers with its name, fails as often as a file says, and tells /metrics.
 
-usage: app.py POOL PORT FILE    FILE holds the share of requests to fail, from 0 to 1; it is read for each request
+usage: app.py POOL PORT FILE [ADDRESS]    FILE holds the share of requests to fail, from 0 to 1; it is read for each request
 """
 import random
 import sys
@@ -10,6 +10,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 POOL, PORT, FILE = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+ADDRESS = sys.argv[4] if len(sys.argv) > 4 else "127.0.0.1"
 EDGES = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0]
 lock = threading.Lock()
 counts = {"200": 0, "500": 0}
@@ -73,4 +74,4 @@ class Server(ThreadingHTTPServer):
         """Who asked is gone."""
 
 
-Server(("127.0.0.1", PORT), Handler).serve_forever()
+Server((ADDRESS, PORT), Handler).serve_forever()

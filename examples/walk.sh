@@ -59,6 +59,20 @@ users() {
     curl -s -o /dev/null --rate 6000/m "$1?[1-60000]" &
 }
 
+# apps_at BLUE GREEN: the two pools at loopback addresses of their own, both on port 8001, for users who are sent by name.
+apps_at() {
+    local pool=blue
+    for address in "$@"; do
+        echo 0 >"$folder/$pool.errors"
+        python3 "$examples/app.py" "$pool" "$(port 8001)" "$folder/$pool.errors" "$address" &
+        until_so curl -sf "http://$address:$(port 8001)/health" -o /dev/null
+        pool=green
+    done
+}
+
+# users_of NAME TYPE: as `users`, for a name that the name server on port 5301 knows; TYPE is A or SRV.
+users_of() { python3 "$examples/users.py" "127.0.0.1:$(port 5301)" "$1" "$2" "$(port 8001)" & }
+
 # both_ways [SERVICE]: takes the service over, promotes v2, and sees v3 go back because it fails.
 both_ways() {
     local service=${1:-web}

@@ -68,6 +68,7 @@ impl LoadBalancer for ProxyBalancer {
             weights_survive_restart: true,
             sees_instances: false,
             fencing: Fencing::Marker,
+            effect_lag: crate::units::Millis::ZERO,
         }
     }
 

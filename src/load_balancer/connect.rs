@@ -17,6 +17,8 @@ use super::haproxy::HaproxyBalancer;
 use super::kubernetes::KubernetesBalancer;
 use super::nginx::NginxBalancer;
 use super::own::{HttpBalancer, ProgramBalancer};
+use super::powerdns::PowerDnsBalancer;
+use super::rfc2136::Rfc2136Balancer;
 use super::traefik::TraefikBalancer;
 use crate::ports::{InstanceReading, LoadBalancer, Split};
 use crate::spec::fleet::{Adapter, Fleet, Target};
@@ -171,6 +173,8 @@ fn by_itself(
         Adapter::Route53(settings) => Arc::new(aws::Route53Balancer::new(label, settings)?),
         #[cfg(not(feature = "aws"))]
         Adapter::AwsAlb(_) | Adapter::Route53(_) => return Err(without("aws")),
+        Adapter::PowerDns(settings) => Arc::new(PowerDnsBalancer::new(label, settings)?),
+        Adapter::Rfc2136(settings) => Arc::new(Rfc2136Balancer::new(label, settings)?),
     })
 }
 

@@ -5,6 +5,7 @@ mod api;
 pub mod aws;
 pub mod caddy;
 mod connect;
+mod dns;
 pub mod envoy;
 mod fence;
 pub mod haproxy;
@@ -14,6 +15,8 @@ pub mod nginx;
 pub mod own;
 mod owned;
 mod pair;
+pub mod powerdns;
+pub mod rfc2136;
 pub mod traefik;
 
 pub use connect::{Connected, Error, Known, TargetKey, connect};

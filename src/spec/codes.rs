@@ -135,6 +135,10 @@ codes! {
     /// The load balancer's own steps are too coarse for this weight. HAProxy's weights go up to 256, so nothing between 0
     /// and 0.39 % fits, and not every hundredth above; a name server without weights knows only all or nothing.
     TOO_FINE = "fleet::weight_too_fine";
+    /// Users who have asked a name server keep its answer for the TTL of the record, and some resolvers for longer. A rollback
+    /// is written at once, but reaches those users only when their answer has run out: the TTL is the shortest time in
+    /// which everybody can be back. Keep it at 30 s or less while versions are rolled out by DNS.
+    DNS_LIFETIME = "fleet::dns_lifetime";
     /// A stage starts only if its bake fits into a window, and no window of that region is as long as the bake.
     WINDOW_TOO_SHORT = "reason::window_too_short";
     /// Beyond loopback the API needs TLS, and people that the fleet names: whoever reaches it moves production traffic.

@@ -17,6 +17,8 @@ use crate::units::{Millis, RegionName, Weight};
 const CI_JOB_MAX: Millis = Millis::from_secs(6 * 3_600);
 /// From nothing to this weight in one step is no canary.
 const JUMP_HUNDREDTHS: u16 = 5_000;
+/// Users who go by old answers for longer than this make a rollback slow.
+const EFFECT_LAG_MAX: Millis = Millis::from_secs(30);
 
 /// What a fleet promises and cannot keep.
 pub fn fleet(fleet: &Fleet, problems: &mut Diagnostics) {
@@ -63,6 +65,7 @@ pub fn plan(pipeline: &PipelineFile, plan: &Plan, fleet: &Fleet, problems: &mut 
     reasoner.windows();
     reasoner.keeping();
     reasoner.coarse();
+    reasoner.lingering();
 }
 
 struct Reasoner<'a> {
@@ -246,6 +249,23 @@ impl<'a> Reasoner<'a> {
                 _ => "a whole or half percent always fits",
             };
             self.say(Severity::Error, codes::TOO_FINE, file.span, message, help);
+        }
+    }
+
+    /// Answers that users keep for long: they hold up a rollback.
+    fn lingering(&mut self) {
+        let lag = |target: &Target| target.adapter.capabilities().effect_lag;
+        let slow: Vec<_> =
+            self.targets().filter(|(_, target)| lag(target) > EFFECT_LAG_MAX).collect();
+        for (region, target) in slow {
+            let message = format!(
+                "{region} {}: users keep an answer for {}, so a rollback needs at least that long to reach them",
+                target.name,
+                lag(target)
+            );
+            let help = format!("give the name a `ttl` of at most {EFFECT_LAG_MAX}");
+            let (code, at) = (codes::DNS_LIFETIME, target.at.clone());
+            self.problems.push(finding(Severity::Warning, code, at, 1, message, &help));
         }
     }
 

@@ -172,6 +172,15 @@ fn the_example_with_aws_goes_both_ways() {
     both_ways("aws");
 }
 
+fn the_example_with_powerdns_goes_both_ways() {
+    both_ways("powerdns");
+}
+
+#[test]
+fn the_example_with_rfc2136_goes_both_ways() {
+    both_ways("rfc2136");
+}
+
 fn said(out: &Path, errors: &Path) -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     format!("{}\n{}", read(out), read(errors))

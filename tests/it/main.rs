@@ -32,7 +32,9 @@ mod nginx;
 mod notify;
 mod own;
 mod parts;
+mod powerdns;
 mod replay;
+mod rfc2136;
 #[cfg(feature = "aws")]
 mod route53;
 mod sample;

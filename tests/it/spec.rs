@@ -581,3 +581,39 @@ fn haproxy_needs_what_makes_its_weights_stay_and_weights_that_it_can_show() {
         assert!(read.is_none() && problems.has_errors(), "{to}: {problems}");
     }
 }
+
+#[test]
+fn a_name_whose_answers_are_kept_for_long_makes_a_rollback_slow() {
+    let fleet = |name: &str, ttl: &str| {
+        format!(
+            "regions: {{a: {{share: 100%, labels: {{region: a}}, prometheus: {{url: \"http://p\"}}}}}}\nservices:\n  api-gateway:\n    authority: full\n    slots: [blue, green]\n    metrics: {{backend: be, server: \"{{slot}}\"}}\n    targets:\n      a:\n      - {{name: edge, {name}{ttl}}}\n"
+        )
+    };
+    let powerdns = "powerdns: {api: \"http://i\", key: {env: K}, zone: example.org, name: www.example.org, addresses: {blue: [192.0.2.1], green: [192.0.2.2]}";
+    let services = "rfc2136: {server: \"ns1:53\", zone: example.org, name: _http._tcp.example.org, key: {name: k, secret: {env: K}}, srv: {blue: {target: a, port: 80}, green: {target: b, port: 80}}";
+    let addresses = "rfc2136: {server: \"ns1:53\", zone: example.org, name: example.org, key: {name: k, secret: {env: K}}, address: {blue: [192.0.2.1], green: [192.0.2.2]}";
+    let pipeline = |percent: u32| {
+        format!(
+            "deployment_pipeline:\n  regional_stages:\n    all:\n      regions: [a]\n      traffic_percentage: {percent}\n      validation_criteria: [error_rate < 5%]\n      duration: 10m\n"
+        )
+    };
+    let run = |percent: u32, fleet: &str| {
+        check("p.yaml", &pipeline(percent), "analysis/haproxy", fleet).1
+    };
+    for name in [powerdns, services, addresses] {
+        // By default, and at the border.
+        for (ttl, warnings) in
+            [("}", 0), (", ttl: 0s}", 0), (", ttl: 30s}", 0), (", ttl: 31s}", 1), (", ttl: 1h}", 1)]
+        {
+            let problems = run(100, &fleet(name, ttl));
+            assert_eq!(count(&problems, codes::DNS_LIFETIME), warnings, "{ttl}: {problems}");
+            assert!(!problems.has_errors(), "{problems}");
+        }
+    }
+    let said = run(100, &fleet(powerdns, ", ttl: 5m}")).to_string();
+    assert!(said.contains("a edge: users keep an answer for 5m"), "{said}");
+    assert!(said.contains("fleet.yaml:9:9"), "{said}");
+    // Addresses are all or nothing; services have weights.
+    assert_eq!(count(&run(5, &fleet(addresses, "}")), codes::TOO_FINE), 1);
+    assert_eq!(count(&run(5, &fleet(services, "}")), codes::TOO_FINE), 0);
+}

@@ -22,6 +22,8 @@ pub(super) struct TargetBody {
     kubernetes: Option<KubernetesBody>,
     aws_alb: Option<AwsAlbBody>,
     route53: Option<Route53Body>,
+    powerdns: Option<PowerDnsBody>,
+    rfc2136: Option<Rfc2136Body>,
 }
 
 #[derive(JsonSchema)]
@@ -241,4 +243,58 @@ struct AwsCredentialsBody {
     access_key: SecretBody,
     secret_key: SecretBody,
     session_token: Option<SecretBody>,
+}
+
+/// A name whose addresses PowerDNS picks by weight, set by its HTTP API.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct PowerDnsBody {
+    /// `http://10.0.0.53:8081`, without `/api/v1`.
+    api: String,
+    /// The API key.
+    key: SecretBody,
+    /// Default `localhost`, which is what PowerDNS calls itself.
+    server: Option<String>,
+    zone: String,
+    name: String,
+    /// `A` (the default) or `AAAA`.
+    r#type: Option<String>,
+    /// Whole seconds up to a day; default `5s`.
+    ttl: Option<String>,
+    /// Slot to its addresses.
+    addresses: BTreeMap<String, Vec<String>>,
+    /// Address and port of a name server that is asked as well when reading back.
+    resolver: Option<String>,
+}
+
+/// A name at a name server that takes dynamic updates, signed with HMAC-SHA256; exactly one of `srv` and `address`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Rfc2136Body {
+    /// Host and port of the zone's primary.
+    server: String,
+    zone: String,
+    name: String,
+    /// Whole seconds up to a day; default `5s`.
+    ttl: Option<String>,
+    key: TsigKeyBody,
+    /// Slot to service, with weights.
+    srv: Option<BTreeMap<String, SrvTargetBody>>,
+    /// Slot to addresses, all or nothing.
+    address: Option<BTreeMap<String, Vec<String>>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct TsigKeyBody {
+    name: String,
+    /// In base64.
+    secret: SecretBody,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct SrvTargetBody {
+    target: String,
+    port: u16,
 }

@@ -10,7 +10,7 @@ use super::capabilities::{Capabilities, Fencing, Steps};
 use super::file::{Place, names_by_slot};
 #[cfg(feature = "files")]
 use crate::spec::{codes, decode::Decoder, decode::Spanned, file::Node};
-use crate::units::SlotName;
+use crate::units::{Millis, SlotName};
 
 /// A forward action with two target groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,7 @@ impl AwsAlb {
             weights_survive_restart: true,
             sees_instances: false,
             fencing: Fencing::Marker,
+            effect_lag: Millis::ZERO,
         }
     }
 

@@ -7,7 +7,7 @@ use super::capabilities::{Capabilities, Fencing, Steps};
 use super::file::{Place, names_by_slot};
 #[cfg(feature = "files")]
 use crate::spec::{codes, decode::Decoder, file::Node, fleet_file::decode_url};
-use crate::units::SlotName;
+use crate::units::{Millis, SlotName};
 
 /// Two upstreams of a `reverse_proxy` handler.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,7 @@ impl Caddy {
             weights_survive_restart: self.persisted,
             sees_instances: false,
             fencing: Fencing::CompareAndSet,
+            effect_lag: Millis::ZERO,
         }
     }
 

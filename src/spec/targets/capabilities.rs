@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::Weight;
+use crate::units::{Millis, Weight};
 
 /// What an adapter can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,8 @@ pub struct Capabilities {
     pub sees_instances: bool,
     /// What keeps an older writer from undoing a newer one.
     pub fencing: Fencing,
+    /// How long users may still go by older weights after newer ones are in force: the TTL of a name; zero for most.
+    pub effect_lag: Millis,
 }
 
 /// What keeps an older writer from undoing a newer one.

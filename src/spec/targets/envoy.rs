@@ -63,6 +63,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     weights_survive_restart: true,
     sees_instances: true,
     fencing: Fencing::Marker,
+    effect_lag: Millis::ZERO,
 };
 
 impl EnvoyXds {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Adapter, Target};
 use crate::spec::codes;
 use crate::spec::decode::Decoder;
-use crate::spec::file::Node;
+use crate::spec::file::{Node, Value};
 use crate::units::{RegionName, SlotName, TargetName};
 
 const TARGETS_MAX: usize = 20;
@@ -80,4 +80,27 @@ pub(super) fn names_by_slot(
     let named =
         slots.iter().filter_map(|slot| Some((slot.clone(), texts.get(slot.as_str())?.clone())));
     Some(named.collect())
+}
+
+/// Something for each of the two slots, and for nobody else.
+pub(super) fn by_slot<T>(
+    decoder: &mut Decoder,
+    node: &Node,
+    place: &Place<'_>,
+    mut each: impl FnMut(&mut Decoder, &Node) -> Option<T>,
+) -> Option<BTreeMap<SlotName, T>> {
+    let slots = place.slots?;
+    let entries = match &node.value {
+        Value::Map(entries) => entries.as_slice(),
+        _ => &[],
+    };
+    let named = |slot: &SlotName| entries.iter().find(|(key, _)| key.text == slot.as_str());
+    let (Some((_, one)), Some((_, other)), 2) = (named(&slots[0]), named(&slots[1]), entries.len())
+    else {
+        let help = format!("write {{{}: ..., {}: ...}}", slots[0], slots[1]);
+        decoder.error(codes::SLOTS, node.span, "each of the two slots needs its own here", help);
+        return None;
+    };
+    let (first, second) = (each(decoder, one), each(decoder, other));
+    Some([(slots[0].clone(), first?), (slots[1].clone(), second?)].into())
 }

@@ -8,7 +8,7 @@ use super::capabilities::{Capabilities, Fencing, Steps};
 use super::file::{Place, names_by_slot};
 #[cfg(feature = "files")]
 use crate::spec::{codes, decode::Decoder, file::Node};
-use crate::units::SlotName;
+use crate::units::{Millis, SlotName};
 
 /// Two servers of an HAProxy backend.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +42,7 @@ impl Haproxy {
             weights_survive_restart: false,
             sees_instances: false,
             fencing: Fencing::Process,
+            effect_lag: Millis::ZERO,
         }
     }
 

@@ -8,7 +8,7 @@ use super::capabilities::{Capabilities, Fencing, Steps};
 use super::file::{Place, names_by_slot};
 #[cfg(feature = "files")]
 use crate::spec::{codes, decode::Decoder, file::Node};
-use crate::units::SlotName;
+use crate::units::{Millis, SlotName};
 
 /// An object with weights, and the way to its API server.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +85,7 @@ impl Kubernetes {
             weights_survive_restart: true,
             sees_instances: false,
             fencing: Fencing::CompareAndSet,
+            effect_lag: Millis::ZERO,
         }
     }
 

@@ -4,6 +4,7 @@ mod aws;
 mod aws_alb;
 mod caddy;
 mod capabilities;
+mod dns;
 mod envoy;
 #[cfg(feature = "files")]
 mod file;
@@ -11,6 +12,8 @@ mod haproxy;
 mod kubernetes;
 mod nginx;
 mod own;
+mod powerdns;
+mod rfc2136;
 mod route53;
 mod traefik;
 
@@ -21,6 +24,7 @@ pub use aws::{AwsAccess, AwsCredentials};
 pub use aws_alb::{AlbPlace, AwsAlb};
 pub use caddy::Caddy;
 pub use capabilities::{Capabilities, Fencing, Steps};
+pub use dns::Family;
 pub use envoy::{EnvoyFile, EnvoyRuntime, EnvoyXds};
 #[cfg(feature = "files")]
 pub(super) use file::{Place, decode_targets};
@@ -28,6 +32,8 @@ pub use haproxy::{Haproxy, HaproxySocket};
 pub use kubernetes::{HttpRoute, Kubernetes, KubernetesObject, RouteRule, VirtualService};
 pub use nginx::Nginx;
 pub use own::{Abilities, OwnHttp, OwnProgram};
+pub use powerdns::PowerDns;
+pub use rfc2136::{NameRecords, Rfc2136, SrvTarget, TsigKey};
 pub use route53::{RecordKind, Route53};
 pub use traefik::Traefik;
 
@@ -113,4 +119,8 @@ adapters! {
     AwsAlb(AwsAlb) = "aws_alb";
     /// Weighted records of Amazon Route 53.
     Route53(Route53) = "route53";
+    /// PowerDNS's HTTP API.
+    PowerDns(PowerDns) = "powerdns";
+    /// A name server that takes dynamic updates.
+    Rfc2136(Rfc2136) = "rfc2136";
 }

@@ -8,7 +8,7 @@ use super::capabilities::{Capabilities, Fencing, Steps};
 use super::file::{Place, names_by_slot};
 #[cfg(feature = "files")]
 use crate::spec::{codes, decode::Decoder, file::Node, fleet_file::decode_url};
-use crate::units::SlotName;
+use crate::units::{Millis, SlotName};
 
 /// A variable of nginx that holds the name of an upstream.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +38,7 @@ impl Nginx {
             weights_survive_restart: true,
             sees_instances: false,
             fencing: Fencing::Marker,
+            effect_lag: Millis::ZERO,
         }
     }
 

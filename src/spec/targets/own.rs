@@ -50,6 +50,7 @@ impl Abilities {
             weights_survive_restart: self.keeps_weights,
             sees_instances: true,
             fencing: if self.keeps_generation { Fencing::Marker } else { Fencing::Process },
+            effect_lag: Millis::ZERO,
         }
     }
 

@@ -10,7 +10,7 @@ use super::capabilities::{Capabilities, Fencing, Steps};
 use super::file::{Place, names_by_slot};
 #[cfg(feature = "files")]
 use crate::spec::{codes, decode::Decoder, file::Node};
-use crate::units::SlotName;
+use crate::units::{Millis, SlotName};
 
 /// Two weighted record sets of one name and type.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +65,7 @@ impl Route53 {
             weights_survive_restart: true,
             sees_instances: false,
             fencing: Fencing::Marker,
+            effect_lag: Millis::ZERO,
         }
     }
 

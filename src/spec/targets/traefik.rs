@@ -11,7 +11,7 @@ use crate::spec::fleet::Auth;
 use crate::spec::fleet_file::{decode_auth, decode_url};
 #[cfg(feature = "files")]
 use crate::spec::{codes, decode::Decoder, file::Node};
-use crate::units::SlotName;
+use crate::units::{Millis, SlotName};
 
 /// A weighted service over two services.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +37,7 @@ impl Traefik {
             weights_survive_restart: true,
             sees_instances: false,
             fencing: Fencing::Marker,
+            effect_lag: Millis::ZERO,
         }
     }
 

@@ -166,6 +166,7 @@ impl LoadBalancer for InMemory {
             weights_survive_restart: true,
             sees_instances: false,
             fencing: Fencing::Marker,
+            effect_lag: Millis::ZERO,
         }
     }
 

@@ -65,6 +65,11 @@ pub trait World: Send + Sync {
         true
     }
 
+    /// How an older controller can still be the last one for a moment, where the server itself does not refuse it.
+    fn slips(&self) -> Option<Reason> {
+        None
+    }
+
     /// Targets that must not be taken, and a word of the answer.
     fn bad(&self) -> Vec<(String, &'static str)>;
 

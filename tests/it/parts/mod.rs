@@ -2,7 +2,9 @@
 
 pub mod alertmanager;
 pub mod backend;
+pub mod bind;
 pub mod caddy;
+pub mod dns;
 pub mod envoy;
 pub mod haproxy;
 #[cfg(feature = "kubernetes")]
@@ -12,6 +14,7 @@ pub mod meddler;
 pub mod moto;
 pub mod nginx;
 pub mod port;
+pub mod powerdns;
 pub mod prometheus;
 pub mod traefik;
 
