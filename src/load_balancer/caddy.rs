@@ -10,10 +10,13 @@
 //! read. Weights are in the order of the handler's upstreams, and as small as their share allows, since Caddy serves an
 //! upstream as many times in a row as its weight says.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::api::{Answer, Api, Call};
 use super::{Pair, Unusable};
@@ -27,6 +30,9 @@ use crate::units::{Generation, SlotName, Weight, shown};
 const POLICY: &str = "weighted_round_robin";
 /// How often a write is tried that somebody else's came before.
 const TRIES: usize = 3;
+/// A call that fails within this time was broken off, not left without an answer.
+const BREAK_MAX: Duration = Duration::from_secs(1);
+const BREAK_PAUSE: Duration = Duration::from_millis(50);
 /// Longest refusal that is shown, by characters.
 const WORDS_MAX: usize = 200;
 
@@ -101,8 +107,20 @@ impl CaddyBalancer {
         self.api.call(call.header("connection", "close")).await
     }
 
+    /// Reads. A change may also break a connection that is just being opened, so a break at once is tried again.
+    async fn get(&self, path: &str) -> Result<Answer, LoadBalancerError> {
+        let begin = Instant::now();
+        match self.call(Call::get(path)).await {
+            Err(error) if error.outcome == Outcome::NotSent && begin.elapsed() < BREAK_MAX => {
+                tokio::time::sleep(BREAK_PAUSE).await;
+                self.call(Call::get(path)).await
+            }
+            answer => answer,
+        }
+    }
+
     async fn find(&self) -> Result<Found, LoadBalancerError> {
-        let answer = self.call(Call::get(&format!("id/{}", self.settings.id))).await?;
+        let answer = self.get(&format!("id/{}", self.settings.id)).await?;
         let wrong = |what: String| self.api.failure(what, Outcome::Misconfigured);
         let handler: Handler = answer
             .json()
@@ -206,7 +224,7 @@ impl CaddyBalancer {
 
     /// The process and the health of both upstreams, where Caddy tells them; a reading does not fail for want of them.
     async fn told(&self, handler: &Handler) -> Told {
-        let Ok(answer) = self.call(Call::get("metrics")).await else { return Told::default() };
+        let Ok(answer) = self.get("metrics").await else { return Told::default() };
         let text = String::from_utf8_lossy(&answer.body);
         let started = sample(&text, "process_start_time_seconds").map(str::to_owned);
         // Without active checks Caddy calls every upstream healthy.
@@ -283,6 +301,7 @@ impl LoadBalancer for CaddyBalancer {
     ) -> Result<Reading, LoadBalancerError> {
         // What is wrong with the split itself is said before anything is asked.
         self.policy([0, 1], split, generation)?;
+        let mut lost = None;
         for _ in 0..TRIES {
             let found = self.find().await?;
             let there = self.generation(&found.handler.load_balancing.selection_policy);
@@ -291,7 +310,17 @@ impl LoadBalancer for CaddyBalancer {
                 return Err(self.api.failure(what, Outcome::Superseded));
             }
             let policy = self.policy(found.places, split, generation)?;
-            if self.write(found.tag, policy).await? {
+            let begin = Instant::now();
+            let written = match self.write(found.tag, policy).await {
+                // Whether it came through is seen when it is read again; twice the same is no change to Caddy.
+                Err(error) if error.outcome == Outcome::Unknown && begin.elapsed() < BREAK_MAX => {
+                    tokio::time::sleep(BREAK_PAUSE).await;
+                    lost = Some(error);
+                    continue;
+                }
+                written => written?,
+            };
+            if written {
                 return self.read().await.map_err(|error| {
                     let what = format!("set, not read back: {}", error.what);
                     self.api.failure(what, Outcome::Unknown)
@@ -299,7 +328,7 @@ impl LoadBalancer for CaddyBalancer {
             }
         }
         let what = "somebody else goes on changing the handler";
-        Err(self.api.failure(what, Outcome::Superseded))
+        Err(lost.unwrap_or_else(|| self.api.failure(what, Outcome::Superseded)))
     }
 
     async fn by_hand(

@@ -28,7 +28,7 @@ mod tests {
     fn older_ones_stay_outside() {
         let fence = Fence::default();
         assert!(fence.admit(Generation(3)).is_ok() && fence.admit(Generation(3)).is_ok());
-        assert_eq!(fence.admit(Generation(2)).unwrap_err(), "2 is older than 3");
+        assert_eq!(fence.admit(Generation(2)).unwrap_err(), "g2 is older than g3");
         assert!(fence.admit(Generation(4)).is_ok());
     }
 }

@@ -276,11 +276,20 @@ impl LoadBalancer for NginxBalancer {
         let (path, text) = (self.settings.include.clone(), self.text(weights, generation));
         let held = self.on_disk(move || {
             let held = Held::take(&path, generation, include::generation_of)?;
-            held.write(&text)?;
-            Ok(held)
+            let same = held.is(&text);
+            if !same {
+                held.write(&text)?;
+            }
+            Ok((held, same))
         });
-        self.apply(held.await?).await?;
-        let waited = self.wait_for(split, weights[0].hundredths(), generation).await;
+        let ((held, same), first) = (held.await?, weights[0].hundredths());
+        // A reload ends idle connections: none for what is in force already.
+        let shows = |it: Reading| it.settled && it.split == *split;
+        match same && self.look(Some(first)).await.is_ok_and(shows) {
+            true => drop(held),
+            false => self.apply(held).await?,
+        }
+        let waited = self.wait_for(split, first, generation).await;
         waited.map_err(|error| {
             self.failure(format!("reloaded, not read back: {}", error.what), Outcome::Unknown)
         })

@@ -84,6 +84,11 @@ impl Held {
         }
     }
 
+    /// Whether this text is there already.
+    pub fn is(&self, text: &str) -> bool {
+        self.before.as_deref() == Some(text)
+    }
+
     /// Readers see the old file or the new one, whole; on disk on return.
     pub fn write(&self, text: &str) -> Result<(), Error> {
         let mut file = tempfile::Builder::new()

@@ -67,6 +67,11 @@ impl conformance::World for World {
         )
     }
 
+    /// It listens anew with every change (`SO_REUSEPORT`): what waits at the old socket is reset.
+    fn breaks(&self) -> Option<Reason> {
+        Some("a change may reset a connection that is just being opened")
+    }
+
     fn bad(&self) -> Vec<(String, &'static str)> {
         let with = |admin: &str, id: &str, upstreams: &str| {
             format!("caddy: {{admin: \"{admin}\", id: \"{id}\", upstreams: {upstreams}}}")

@@ -11,7 +11,7 @@ pub const CELLS: u16 = 10_000;
 pub fn amid(cell: u16) -> String {
     let cell = u64::from(cell.min(CELLS - 1));
     let fits = |key: &String| {
-        let quarters = u64::from(hash(key.as_bytes())) * u64::from(CELLS) * 4 >> 32;
+        let quarters = (u64::from(hash(key.as_bytes())) * u64::from(CELLS) * 4) >> 32;
         // The two inner quarters.
         quarters / 4 == cell && matches!(quarters % 4, 1 | 2)
     };

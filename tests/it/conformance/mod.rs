@@ -50,6 +50,11 @@ pub trait World: Send + Sync {
     /// A target of the fleet file without its name: `haproxy: {socket: ...}`. The way to the server that faults lie on.
     fn target(&self) -> String;
 
+    /// Why a change may cost connections that are just being opened: at most 20 in 50 changes.
+    fn breaks(&self) -> Option<Reason> {
+        None
+    }
+
     /// What else the fleet file needs.
     fn fleet(&self) -> String {
         String::new()

@@ -36,7 +36,7 @@ impl Caddy {
                     "handler": "reverse_proxy",
                     "upstreams": [{"dial": green}, {"dial": blue}],
                     "load_balancing": {"selection_policy": {"policy": "weighted_round_robin", "weights": [0, 1]}},
-                    "health_checks": {"active": {"uri": "/", "interval": "200ms", "timeout": "1s"}},
+                    "health_checks": {"active": {"uri": "/", "interval": "200ms", "timeout": "10s"}},
                 }]}],
             }}}},
         });

@@ -28,7 +28,7 @@ impl Traefik {
              api: {{insecure: true}}\nlog: {{level: ERROR}}\n\
              providers: {{providersThrottleDuration: 50ms, file: {{directory: \"{at}/dynamic\", watch: true}}}}\n"
         );
-        let check = "healthCheck: {path: /, interval: 200ms, timeout: 1s}";
+        let check = "healthCheck: {path: /, interval: 200ms, timeout: 10s}";
         let routes = format!(
             "http:\n  routers: {{web: {{rule: \"PathPrefix(`/`)\", entryPoints: [web], service: web}}}}\n  services:\n    \
              blue: {{loadBalancer: {{servers: [{{url: \"http://{blue}\"}}], {check}}}}}\n    \
