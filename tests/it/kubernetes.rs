@@ -234,6 +234,12 @@ async fn kubernetes_refuses_a_write_over_something_that_has_changed() {
     assert!(balancer.set(&split(5.0), Generation(1)).await.unwrap().settled);
     assert_eq!((world.cluster.patches(409), world.cluster.patches(200)), (1, 1));
 
+    // Who never comes through says so; nothing was done.
+    world.cluster.come_between(u32::MAX);
+    let crowded = balancer.set(&split(6.0), Generation(1)).await.unwrap_err();
+    assert!(crowded.outcome == Outcome::NotSent && crowded.what.contains("409"), "{crowded}");
+    world.cluster.come_between(0);
+
     // A newer one came between: the second look sees its generation.
     let newer = json!({"metadata": {"annotations": {"tidegate.dev/generation": "9"}}});
     let merge = "application/merge-patch+json";

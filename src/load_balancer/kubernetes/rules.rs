@@ -35,6 +35,8 @@ impl Rule {
     }
 }
 
+type IsMeant<'a> = Box<dyn Fn(usize, &Value) -> bool + 'a>;
+
 /// How a kind of object is laid out.
 struct Layout<'a> {
     rules: &'static str,
@@ -46,7 +48,7 @@ struct Layout<'a> {
     /// Whether an entry can be one of ours, apart from its name.
     is_ours: Box<dyn Fn(&Value) -> bool + 'a>,
     /// Whether a rule is meant, by its place and content; `None`: all that fit.
-    is_meant: Option<Box<dyn Fn(usize, &Value) -> bool + 'a>>,
+    is_meant: Option<IsMeant<'a>>,
 }
 
 impl<'a> Layout<'a> {
@@ -61,7 +63,7 @@ impl<'a> Layout<'a> {
                 is_ours: Box::new(move |entry| {
                     text(entry, "/namespace").is_none_or(|other| other == route.namespace)
                 }),
-                is_meant: route.rule.as_ref().map(|rule| -> Box<dyn Fn(usize, &Value) -> bool> {
+                is_meant: route.rule.as_ref().map(|rule| -> IsMeant<'a> {
                     Box::new(move |place, value| match rule {
                         RouteRule::Place(wanted) => usize::try_from(*wanted) == Ok(place),
                         RouteRule::Name(name) => text(value, "/name").as_ref() == Some(name),
@@ -76,7 +78,7 @@ impl<'a> Layout<'a> {
                 is_ours: Box::new(move |entry| {
                     service.host.is_none() || text(entry, "/destination/host") == service.host
                 }),
-                is_meant: service.http.as_ref().map(|name| -> Box<dyn Fn(usize, &Value) -> bool> {
+                is_meant: service.http.as_ref().map(|name| -> IsMeant<'a> {
                     Box::new(move |_, value| text(value, "/name").as_ref() == Some(name))
                 }),
             },

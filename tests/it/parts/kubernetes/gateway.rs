@@ -52,7 +52,7 @@ impl Gateway {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let weights = Arc::clone(&shared);
-                connections.spawn(async move { drop(pass(stream, &weights, pools).await) });
+                connections.spawn(async move { pass(stream, &weights, pools).await });
                 while connections.try_join_next().is_some() {}
             }
         });

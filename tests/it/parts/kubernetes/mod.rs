@@ -380,13 +380,14 @@ impl State {
                 "The provided continue parameter is too old",
             );
         };
-        let more = (from + 1 < all.len()).then(|| (from + 1).to_string()).unwrap_or_default();
+        let more = if from + 1 < all.len() { (from + 1).to_string() } else { String::new() };
         let items: Vec<_> = all.into_iter().skip(from).take(1).collect();
         (StatusCode::OK, json!({"kind": "List", "metadata": {"continue": more}, "items": items}))
     }
 
     fn patch(&mut self, path: &str, content: &str, query: &str, body: &Value) -> Answer {
-        if std::mem::take(&mut self.in_between) > 0 {
+        if self.in_between > 0 {
+            self.in_between -= 1;
             self.touch(path);
         }
         let Some((live, managed)) = self.objects.get(path).cloned() else { return missing(path) };
