@@ -172,6 +172,7 @@ fn the_example_with_aws_goes_both_ways() {
     both_ways("aws");
 }
 
+#[test]
 fn the_example_with_powerdns_goes_both_ways() {
     both_ways("powerdns");
 }
