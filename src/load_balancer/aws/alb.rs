@@ -21,8 +21,8 @@ use aws_sdk_elasticloadbalancingv2::types::{
 };
 use tokio::sync::OnceCell;
 
-use super::Session;
 use super::marks::{Marks, mark};
+use super::{Session, twice};
 use crate::load_balancer::fence::Fence;
 use crate::load_balancer::{Pair, Unusable};
 use crate::ports::{
@@ -342,7 +342,7 @@ impl LoadBalancer for AlbBalancer {
             self.admit(&self.marks().await?, generation)?;
             self.write(&before, wanted).await?;
         }
-        let (found, backends) = tokio::join!(self.found(), self.backends());
+        let (found, backends) = tokio::join!(twice(|| self.found()), self.backends());
         let found = found.map_err(|error| {
             let what = format!("set, not read back: {}", error.what);
             self.session.failure(what, Outcome::Unknown)

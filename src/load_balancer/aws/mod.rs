@@ -177,6 +177,17 @@ impl Session {
     }
 }
 
+/// Reads once more where the first try came to nothing: a change that was made is worth a second look.
+async fn twice<T, A>(ask: impl Fn() -> A) -> Result<T, LoadBalancerError>
+where
+    A: Future<Output = Result<T, LoadBalancerError>>,
+{
+    match ask().await {
+        Err(error) if error.outcome == Outcome::NotSent => ask().await,
+        answer => answer,
+    }
+}
+
 /// What only a person can mend: names that are not there, keys and rights.
 fn is_of_the_configuration(code: &str) -> bool {
     let begins = ["NoSuch", "AccessDenied", "ExpiredToken", "InvalidClientTokenId", "Signature"];

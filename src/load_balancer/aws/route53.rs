@@ -24,7 +24,7 @@ use aws_sdk_route53::types::{
 };
 use tokio::sync::OnceCell;
 
-use super::Session;
+use super::{Session, twice};
 use crate::load_balancer::fence::Fence;
 use crate::load_balancer::{Pair, Unusable};
 use crate::ports::{Capabilities, LoadBalancer, LoadBalancerError, Outcome, Reading, Split};
@@ -353,7 +353,7 @@ impl LoadBalancer for Route53Balancer {
         }
         let read = async {
             self.wait().await?;
-            self.read().await
+            twice(|| self.read()).await
         };
         let reading = read.await.map_err(|error| {
             let what = format!("set, not read back: {}", error.what);
