@@ -38,7 +38,11 @@ impl Questions {
                 socket.connect(own.server).await.unwrap();
                 let (mut counts, mut dice) = (Counts::new(), Dice(number));
                 while more() {
-                    let slot = own.once(&socket, &mut dice).await.unwrap_or("error");
+                    let slot = own.once(&socket, &mut dice).await.unwrap_or_else(|why| {
+                        // Shown where the test fails.
+                        eprintln!("{}: {why}", own.name);
+                        "error"
+                    });
                     *counts.entry(slot.to_owned()).or_default() += 1;
                 }
                 counts
@@ -53,28 +57,32 @@ impl Questions {
         all
     }
 
-    async fn once(&self, socket: &UdpSocket, dice: &mut Dice) -> Option<&'static str> {
+    async fn once(&self, socket: &UdpSocket, dice: &mut Dice) -> Result<&'static str, String> {
         let mut question = MessageBuilder::new_vec();
         question.header_mut().set_id(dice.roll() as u16);
         let mut question = question.question();
         let kind = if self.services { Rtype::SRV } else { Rtype::A };
         question.push((self.name.parse::<Name<Vec<u8>>>().unwrap(), kind)).unwrap();
         let question = question.into_message();
+        let broken = |error: std::io::Error| error.to_string();
         // A server that is gone refuses what is sent.
-        socket.send(question.as_slice()).await.ok()?;
+        socket.send(question.as_slice()).await.map_err(broken)?;
         let mut bytes = [0; 4096];
         let answer = loop {
             let received = tokio::time::timeout(ANSWER_MAX, socket.recv(&mut bytes)).await;
-            let answer = Message::from_slice(&bytes[..received.ok()?.ok()?]).ok()?;
+            let length = received.map_err(|_| "no answer".to_owned())?.map_err(broken)?;
+            let answer = Message::from_slice(&bytes[..length]).map_err(|it| it.to_string())?;
             if answer.header().id() == question.header().id() {
                 break answer;
             }
         };
-        if answer.header().rcode() != Rcode::NOERROR {
-            return None;
+        let code = answer.header().rcode();
+        if code != Rcode::NOERROR {
+            return Err(code.to_string());
         }
-        let place = if self.services { picked(answer, dice)? } else { address(answer)? };
-        self.slots.get(place.as_str()).copied()
+        let place = if self.services { picked(answer, dice) } else { address(answer) };
+        let slot = place.as_deref().and_then(|place| self.slots.get(place).copied());
+        slot.ok_or_else(|| format!("answers {place:?}"))
     }
 }
 
