@@ -18,7 +18,7 @@ ports() {
     for place in "${!written[@]}"; do change+=(-e "s/@${place}@/${free[place]}/g"); done
 }
 # port PORT: what it is now.
-port() { for place in "${!written[@]}"; do [[ ${written[place]} == "$1" ]] && echo "${free[place]}"; done; }
+port() { for place in "${!written[@]}"; do if [[ ${written[place]} == "$1" ]]; then echo "${free[place]}"; fi; done; }
 # copy FILE...: into the folder, with the ports of now; FOLDER stands for the folder.
 copy() { for file in "$@"; do sed "${change[@]}" -e "s|FOLDER|$folder|g" "$file" >"$folder/$(basename "$file")"; done; }
 
