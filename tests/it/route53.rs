@@ -211,8 +211,7 @@ async fn strictly(State(inside): State<Arc<Inside>>, request: Request) -> Respon
         None
     };
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    let asked =
-        inside.http.request(head.method, format!("http://{}{path}", inside.moto));
+    let asked = inside.http.request(head.method, format!("http://{}{path}", inside.moto));
     let asked = asked.headers(head.headers).body(body);
     let Ok(answer) = asked.send().await else { return StatusCode::BAD_GATEWAY.into_response() };
     let status = answer.status();
