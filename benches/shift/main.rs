@@ -1,7 +1,7 @@
 //! From `set` to its effect: how long until the first request goes to the other slot, per adapter, beside the same change
-//! made by hand in the same run; and how long until 200 Envoys have and acknowledge a new route.
+//! made by hand in the same run; and how long until 200 Envoys have and acknowledge a new route. AWS has no data plane here.
 //!
-//! `cargo bench --bench shift [-- ROUNDS]`, by default 50. Needs what the tests need (`scripts/parts`).
+//! `cargo bench --bench shift [--features kubernetes] [-- ROUNDS]`, by default 50. Needs what the tests need (`scripts/parts`).
 
 #![expect(
     dead_code,
@@ -11,17 +11,30 @@
     reason = "the tests' worlds do more than is asked here, and a bench that cannot go on ends"
 )]
 
+#[path = "../../tests/it/caddy.rs"]
+mod caddy;
 #[path = "../../tests/it/conformance/mod.rs"]
 mod conformance;
 #[path = "../../tests/it/envoy/mod.rs"]
 mod envoy;
 #[path = "../../tests/it/haproxy.rs"]
 mod haproxy;
+#[cfg(feature = "kubernetes")]
+#[path = "../../tests/it/kubernetes.rs"]
+mod kubernetes;
+#[path = "../../tests/it/nginx.rs"]
+mod nginx;
 #[path = "../../tests/it/own.rs"]
 mod own;
 #[path = "../../tests/it/parts/mod.rs"]
 mod parts;
+#[path = "../../tests/it/powerdns.rs"]
+mod powerdns;
+#[path = "../../tests/it/rfc2136.rs"]
+mod rfc2136;
 mod streams;
+#[path = "../../tests/it/traefik.rs"]
+mod traefik;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -48,6 +61,13 @@ async fn run(rounds: u64) {
     measure("envoy_file", envoy::suite::watched().await, rounds).await;
     measure("envoy_runtime", envoy::suite::overridden().await, rounds).await;
     measure("haproxy", haproxy::world().await, rounds).await;
+    measure("caddy", caddy::world().await, rounds).await;
+    measure("nginx", nginx::world().await, rounds).await;
+    measure("traefik", traefik::world().await, rounds).await;
+    #[cfg(feature = "kubernetes")]
+    measure("kubernetes", kubernetes::world().await, rounds).await;
+    measure("powerdns", powerdns::world().await, rounds).await;
+    measure("rfc2136", rfc2136::world().await, rounds).await;
     measure("http", own::endpoint().await, rounds).await;
     measure("exec", own::program().await, rounds).await;
     streams::run(200, rounds).await;

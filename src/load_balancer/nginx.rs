@@ -185,7 +185,7 @@ impl NginxBalancer {
 
     async fn look(&self, expected: Option<u16>) -> Result<Reading, LoadBalancerError> {
         let path = self.settings.include.clone();
-        let text = self.on_disk(move || owned::read(&path)).await?;
+        let text = self.on_disk(move || owned::read(&path, owned::BYTES_MAX)).await?;
         let written = text.as_deref().and_then(include::generation_of);
         Ok(self.reading(self.in_force(expected).await?, written))
     }
@@ -275,7 +275,7 @@ impl LoadBalancer for NginxBalancer {
         let weights = self.weights(split)?;
         let (path, text) = (self.settings.include.clone(), self.text(weights, generation));
         let held = self.on_disk(move || {
-            let held = Held::take(&path, generation, include::generation_of)?;
+            let held = Held::take(&path, owned::BYTES_MAX, generation, include::generation_of)?;
             let same = held.is(&text);
             if !same {
                 held.write(&text)?;

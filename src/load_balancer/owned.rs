@@ -1,5 +1,5 @@
-//! A file that Tidegate alone writes: locked, replaced whole, and put back when it is not taken. Blocking; runs on a
-//! thread for such work.
+//! A file that a load balancer reads and Tidegate writes: locked, replaced whole, and put back when it is not taken.
+//! Blocking; runs on a thread for such work.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,8 +13,8 @@ use crate::units::Generation;
 
 /// Longest wait for another writer: it waits for two programs.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
-/// Nobody's file of this kind is longer.
-const BYTES_MAX: u64 = 64 * 1024;
+/// Nobody's file that holds little but weights is longer.
+pub const BYTES_MAX: u64 = 64 * 1024;
 
 /// Why the file could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,9 @@ pub enum Error {
         /// Its answer.
         source: std::io::Error,
     },
+    /// Where one has to be.
+    #[error("is not there")]
+    Missing,
     /// A rename would replace the link, not what it names.
     #[error("is a symbolic link or no file: name the file itself")]
     NotAFile,
@@ -49,7 +52,7 @@ impl Error {
         match self {
             Self::Superseded { .. } => Outcome::Superseded,
             Self::Locked | Self::System { .. } => Outcome::NotSent,
-            Self::NotAFile => Outcome::Misconfigured,
+            Self::NotAFile | Self::Missing => Outcome::Misconfigured,
         }
     }
 }
@@ -67,21 +70,28 @@ pub struct Held {
 }
 
 impl Held {
-    /// Locks the folder and reads the file; an error when it holds a newer generation.
+    /// Locks the folder and reads the file, `bytes_max` of it; an error when it holds a newer generation.
     ///
     /// `generation_of` finds the generation in a text of this kind.
     pub fn take(
         path: &Path,
+        bytes_max: u64,
         generation: Generation,
         generation_of: impl Fn(&str) -> Option<Generation>,
     ) -> Result<Self, Error> {
-        let folder = lock(folder_of(path))?;
-        let before = read(path)?;
-        let found = before.as_deref().and_then(generation_of);
+        let held = Self::lock(path, bytes_max)?;
+        let found = held.before.as_deref().and_then(generation_of);
         match found.filter(|found| *found > generation) {
             Some(found) => Err(Error::Superseded { found, asked: generation }),
-            None => Ok(Self { path: path.to_owned(), folder, before }),
+            None => Ok(held),
         }
+    }
+
+    /// Locks the folder and reads the file.
+    pub fn lock(path: &Path, bytes_max: u64) -> Result<Self, Error> {
+        let folder = lock(folder_of(path))?;
+        let before = read(path, bytes_max)?;
+        Ok(Self { path: path.to_owned(), folder, before })
     }
 
     /// Whether this text is there already.
@@ -91,19 +101,7 @@ impl Held {
 
     /// Readers see the old file or the new one, whole; on disk on return.
     pub fn write(&self, text: &str) -> Result<(), Error> {
-        let mut file = tempfile::Builder::new()
-            // Whoever reads `*.conf` or `*.yaml` must not see it.
-            .prefix(".tidegate-")
-            .tempfile_in(folder_of(&self.path))
-            .map_err(system("make a temporary file beside it"))?;
-        file.write_all(text.as_bytes()).map_err(system("write"))?;
-        let permissions = match fs::metadata(&self.path) {
-            Ok(before) => before.permissions(),
-            Err(_) => std::os::unix::fs::PermissionsExt::from_mode(0o644),
-        };
-        file.as_file().set_permissions(permissions).map_err(system("keep the permissions"))?;
-        file.as_file().sync_all().map_err(system("sync"))?;
-        file.persist(&self.path).map_err(|error| system("rename")(error.error))?;
+        replace(&self.path, text)?;
         self.folder.sync_all().map_err(system("sync the directory"))
     }
 
@@ -116,8 +114,39 @@ impl Held {
     }
 }
 
-/// The file's text; `None` when there is none.
-pub fn read(path: &Path) -> Result<Option<String>, Error> {
+/// Puts a whole new file in the place of the old one, with its permissions and, where we may, its owner: who reads it is
+/// often another user.
+fn replace(path: &Path, text: &str) -> Result<(), Error> {
+    let mut file = tempfile::Builder::new()
+        // Whoever reads `*.conf` or `*.yaml` must not see it.
+        .prefix(".tidegate-")
+        .tempfile_in(folder_of(path))
+        .map_err(system("make a temporary file beside it"))?;
+    file.write_all(text.as_bytes()).map_err(system("write"))?;
+    let before = fs::metadata(path).ok();
+    let permissions = before.as_ref().map_or_else(
+        || std::os::unix::fs::PermissionsExt::from_mode(0o644),
+        fs::Metadata::permissions,
+    );
+    file.as_file().set_permissions(permissions).map_err(system("keep the permissions"))?;
+    if let Some(before) = before {
+        keep_owner(file.as_file(), &before);
+    }
+    file.as_file().sync_all().map_err(system("sync"))?;
+    file.persist(path).map_err(|error| system("rename")(error.error))?;
+    Ok(())
+}
+
+/// Only root may give files away; without it the file is ours, with the same permissions.
+fn keep_owner(file: &fs::File, before: &fs::Metadata) {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    if let Err(error) = fchown(file, Some(before.uid()), Some(before.gid())) {
+        tracing::debug!(%error, "the file changes its owner");
+    }
+}
+
+/// The file's first bytes as text; `None` when there is none.
+pub fn read(path: &Path, bytes_max: u64) -> Result<Option<String>, Error> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(system("read")(error)),
@@ -125,7 +154,7 @@ pub fn read(path: &Path) -> Result<Option<String>, Error> {
         Ok(_) => {}
     }
     let (mut text, file) = (String::new(), fs::File::open(path).map_err(system("read"))?);
-    file.take(BYTES_MAX).read_to_string(&mut text).map_err(system("read"))?;
+    file.take(bytes_max).read_to_string(&mut text).map_err(system("read"))?;
     Ok(Some(text))
 }
 
@@ -160,15 +189,15 @@ mod tests {
     fn an_older_generation_is_refused_and_what_was_there_comes_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("web.conf");
-        let first = Held::take(&path, Generation(3), number).unwrap();
+        let first = Held::take(&path, BYTES_MAX, Generation(3), number).unwrap();
         first.write("3").unwrap();
         drop(first);
-        let older = Held::take(&path, Generation(2), number).map(|_| ()).unwrap_err();
+        let older = Held::take(&path, BYTES_MAX, Generation(2), number).map(|_| ()).unwrap_err();
         assert_eq!(older.outcome(), Outcome::Superseded);
-        let newer = Held::take(&path, Generation(4), number).unwrap();
+        let newer = Held::take(&path, BYTES_MAX, Generation(4), number).unwrap();
         newer.write("4").unwrap();
         newer.restore().unwrap();
-        assert_eq!(read(&path).unwrap().as_deref(), Some("3"));
+        assert_eq!(read(&path, BYTES_MAX).unwrap().as_deref(), Some("3"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 

@@ -126,7 +126,7 @@ impl TraefikBalancer {
     /// What is in force, beside the generation that the file has.
     async fn look(&self) -> Result<Reading, LoadBalancerError> {
         let (path, service) = (self.settings.path.clone(), self.settings.service.clone());
-        let text = self.on_disk(move || owned::read(&path)).await?;
+        let text = self.on_disk(move || owned::read(&path, owned::BYTES_MAX)).await?;
         let written = text.and_then(|text| document::generation_of(&text, &service));
         let force = self.in_force().await?;
         let split =
@@ -205,7 +205,7 @@ impl LoadBalancer for TraefikBalancer {
         let text = self.text(weights, generation);
         self.on_disk(move || {
             let number = |text: &str| document::generation_of(text, &service);
-            Held::take(&path, generation, number)?.write(&text)
+            Held::take(&path, owned::BYTES_MAX, generation, number)?.write(&text)
         })
         .await?;
         let waited = self.wait_for(split, generation).await.map_err(|error| {

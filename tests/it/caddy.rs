@@ -111,9 +111,14 @@ impl conformance::World for World {
     }
 }
 
+/// The suite's world, begun.
+pub async fn world() -> Box<dyn conformance::World> {
+    Box::new(World::start().await)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn caddy_does_what_every_adapter_must() {
-    conformance::hold("caddy", Box::new(World::start().await)).await;
+    conformance::hold("caddy", world().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -166,12 +166,17 @@ impl conformance::World for Suite {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_route_in_kubernetes_does_what_every_adapter_must() {
+/// The suite's world with an HTTPRoute, begun.
+pub async fn world() -> Box<dyn conformance::World> {
     let inner = World::with_route().await;
     let shape =
         "http_route: {name: web, namespace: shop, backends: {blue: web-blue, green: web-green}}";
-    conformance::hold("kubernetes", Suite::start(inner, route(), shape).await).await;
+    Suite::start(inner, route(), shape).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_in_kubernetes_does_what_every_adapter_must() {
+    conformance::hold("kubernetes", world().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -104,11 +104,16 @@ impl conformance::World for World {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn powerdns_does_what_every_adapter_must() {
+/// The suite's world, begun.
+pub async fn world() -> Box<dyn conformance::World> {
     let powerdns = PowerDns::start();
     let meddler = Meddler::start(powerdns.api).await;
-    conformance::hold("powerdns", Box::new(World { powerdns, meddler })).await;
+    Box::new(World { powerdns, meddler })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn powerdns_does_what_every_adapter_must() {
+    conformance::hold("powerdns", world().await).await;
 }
 
 fn settings(powerdns: &PowerDns) -> Settings {

@@ -1,20 +1,17 @@
 //! The route file itself. Blocking; runs on a thread for such work.
 
-use std::fs;
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
-use rustix::fs::{FlockOperation, flock};
 use serde_yaml::Value;
 
 use super::super::reading::Expected;
 use super::super::{Pair, marker, route};
+use crate::load_balancer::owned::{self, Held};
 use crate::ports::Outcome;
 use crate::units::{Generation, Weight};
 
-/// Longest wait for another writer of the same directory.
-const LOCK_WAIT: Duration = Duration::from_secs(2);
+/// One more than a document may have, so that a longer one is found.
+const BYTES_MAX: u64 = route::BYTES_MAX as u64 + 1;
 
 /// Why the file could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -22,51 +19,25 @@ pub enum Error {
     /// What is in it.
     #[error("{0}")]
     Route(#[from] route::Error),
-    /// The operating system refuses.
-    #[error("{doing}: {source}")]
-    System {
-        /// What was tried.
-        doing: &'static str,
-        /// Its answer.
-        source: std::io::Error,
-    },
-    /// A rename would replace the link and not be seen where Envoy watches.
-    #[error("is a symbolic link or no file: name the file itself")]
-    NotAFile,
+    /// The file as such.
+    #[error(transparent)]
+    Owned(#[from] owned::Error),
     /// Envoy tells the format by the ending.
     #[error("must end in .yaml, .yml or .json")]
     Ending,
     /// The RouteConfiguration's metadata is no mapping.
     #[error("metadata of the route is not a mapping of mappings")]
     Metadata,
-    /// A newer generation has been here.
-    #[error("holds generation {found}, newer than {asked}")]
-    Superseded {
-        /// In the file.
-        found: Generation,
-        /// To be written.
-        asked: Generation,
-    },
-    /// Somebody else writes.
-    #[error("another writer holds the directory's lock")]
-    Locked,
 }
 
 impl Error {
     /// What is known about the effect: the file changes in the very last step only.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Superseded { .. } => Outcome::Superseded,
-            Self::Locked | Self::System { .. } => Outcome::NotSent,
-            Self::Route(_) | Self::NotAFile | Self::Ending | Self::Metadata => {
-                Outcome::Misconfigured
-            }
+            Self::Owned(error) => error.outcome(),
+            Self::Route(_) | Self::Ending | Self::Metadata => Outcome::Misconfigured,
         }
     }
-}
-
-fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
-    move |source| Error::System { doing, source }
 }
 
 /// One pair of clusters in one route of one file.
@@ -94,12 +65,9 @@ impl File {
 
     /// Replaces the weights, keeping everything else; readers see the old file or the new one, whole.
     pub fn write(&self, weights: [Weight; 2], generation: Generation) -> Result<(), Error> {
-        let directory = self.path.parent().filter(|path| !path.as_os_str().is_empty());
-        let directory = directory.unwrap_or(Path::new("."));
-        let lock = lock(directory)?;
-        let text = self.rewritten(weights, generation)?;
-        self.replace(directory, &text)?;
-        lock.sync_all().map_err(system("sync the directory"))
+        let held = Held::lock(&self.path, BYTES_MAX)?;
+        held.write(&self.rewritten(weights, generation)?)?;
+        Ok(())
     }
 
     /// The file's text with other weights.
@@ -108,7 +76,7 @@ impl File {
         let mut document = self.load()?;
         let route = route::find(&mut document, &self.route)?;
         if let Some(found) = marker::read(route, &self.pair).filter(|found| *found > generation) {
-            return Err(Error::Superseded { found, asked: generation });
+            return Err(owned::Error::Superseded { found, asked: generation }.into());
         }
         route::set_split(route, &self.pair, weights.map(Weight::hundredths))?;
         if !marker::write(route, &self.pair, generation) {
@@ -127,56 +95,8 @@ impl File {
     }
 
     fn load(&self) -> Result<Value, Error> {
-        let found = fs::symlink_metadata(&self.path).map_err(system("read"))?;
-        if !found.is_file() {
-            return Err(Error::NotAFile);
-        }
-        let mut text = String::new();
-        let limit = route::BYTES_MAX as u64 + 1;
-        let file = fs::File::open(&self.path).map_err(system("read"))?;
-        file.take(limit).read_to_string(&mut text).map_err(system("read"))?;
-        Ok(route::parse(&text)?)
-    }
-
-    fn replace(&self, directory: &Path, text: &str) -> Result<(), Error> {
-        let before = fs::metadata(&self.path).map_err(system("read"))?;
-        let mut file = tempfile::Builder::new()
-            .prefix(".tidegate-")
-            .tempfile_in(directory)
-            .map_err(system("make a temporary file beside it"))?;
-        file.write_all(text.as_bytes()).map_err(system("write"))?;
-        // Envoy often runs as another user, who must go on being able to read it.
-        file.as_file()
-            .set_permissions(before.permissions())
-            .map_err(system("keep the permissions"))?;
-        keep_owner(file.as_file(), &before);
-        file.as_file().sync_all().map_err(system("sync"))?;
-        file.persist(&self.path).map_err(|error| system("rename")(error.error))?;
-        Ok(())
-    }
-}
-
-/// Only root may give files away; without it the file is ours, with the same permissions.
-fn keep_owner(file: &fs::File, before: &fs::Metadata) {
-    use std::os::unix::fs::{MetadataExt, fchown};
-    if let Err(error) = fchown(file, Some(before.uid()), Some(before.gid())) {
-        tracing::debug!(%error, "the route file changes its owner");
-    }
-}
-
-/// The directory, locked against other writers until it is dropped.
-fn lock(directory: &Path) -> Result<fs::File, Error> {
-    let file = fs::File::open(directory).map_err(system("open the directory"))?;
-    let deadline = Instant::now() + LOCK_WAIT;
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Locked),
-            Err(error) => return Err(system("lock the directory")(error.into())),
-        }
+        let text = owned::read(&self.path, BYTES_MAX)?;
+        Ok(route::parse(&text.ok_or(owned::Error::Missing)?)?)
     }
 }
 
@@ -202,6 +122,8 @@ fn render(document: &Value, json: bool) -> Result<String, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::load_balancer::pair::tests::{pair, split};
 
@@ -267,9 +189,9 @@ mod tests {
         let link = directory.path().join("link.yaml");
         std::os::unix::fs::symlink(&one.path, &link).unwrap();
         one.path = link;
-        assert!(matches!(set(&one, 5.0, 1), Err(Error::NotAFile)));
+        assert!(matches!(set(&one, 5.0, 1), Err(Error::Owned(owned::Error::NotAFile))));
         one.path = directory.path().join("missing.yaml");
-        assert!(matches!(set(&one, 5.0, 1), Err(Error::System { .. })));
+        assert!(matches!(set(&one, 5.0, 1), Err(Error::Owned(owned::Error::Missing))));
         one.path = directory.path().join("rds.pb");
         assert!(matches!(set(&one, 5.0, 1), Err(Error::Ending)));
         let (_directory, foreign) = file("resources: 3", "rds.yaml");
