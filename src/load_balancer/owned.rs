@@ -207,7 +207,7 @@ mod tests {
         let (path, link) = (folder.path().join("a"), folder.path().join("b"));
         fs::write(&path, "1").unwrap();
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        let refused = Held::take(&link, Generation(2), number).map(|_| ()).unwrap_err();
+        let refused = Held::take(&link, BYTES_MAX, Generation(2), number).map(|_| ()).unwrap_err();
         assert_eq!(refused.outcome(), Outcome::Misconfigured);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+#[cfg(feature = "files")]
 use crate::units::Millis;
 
 /// What kind of addresses a name has.

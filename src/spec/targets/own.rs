@@ -86,6 +86,7 @@ impl OwnHttp {
 impl OwnProgram {
     /// Longest time of one call unless the operator says otherwise, and longest time that may be said: a region's
     /// targets have 15 s together.
+    #[cfg(feature = "files")]
     const TIMEOUT: Millis = Millis::from_secs(5);
     #[cfg(feature = "files")]
     const TIMEOUT_MAX: Millis = Millis::from_secs(12);
