@@ -13,8 +13,9 @@ use tokio::net::UdpSocket;
 use super::Unusable;
 use crate::spec::fleet::Family;
 
-/// Longest wait for one answer.
+/// Longest wait for one answer, and how often a question is sent: busy name servers drop those that have waited.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
+const ATTEMPTS: usize = 3;
 /// Longest answer over UDP that is read.
 const ANSWER_BYTES_MAX: usize = 4_096;
 
@@ -60,27 +61,31 @@ pub(super) async fn addresses(
     let mut question = question(name, record_type(family))?;
     question.as_builder_mut().header_mut().set_rd(true);
     let question = question.into_message();
-    let asked = async {
-        let any = match server {
-            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-        };
-        let socket = UdpSocket::bind(any).await.map_err(|error| error.kind().to_string())?;
-        let broken = |error: std::io::Error| error.kind().to_string();
-        socket.connect(server).await.map_err(broken)?;
-        socket.send(question.as_slice()).await.map_err(broken)?;
-        let mut bytes = vec![0; ANSWER_BYTES_MAX];
-        loop {
-            let length = socket.recv(&mut bytes).await.map_err(broken)?;
-            let Ok(answer) = Message::from_octets(&bytes[..length]) else { continue };
-            // What answers another question is nobody's, or somebody's who guesses.
-            if answer.is_answer(&question) {
-                return addresses_of(&answer);
-            }
-        }
+    let broken = |error: std::io::Error| error.kind().to_string();
+    let any = match server {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
-    let late = |_| "no answer in time".to_owned();
-    tokio::time::timeout(ANSWER_MAX, asked).await.map_err(late)?
+    let socket = UdpSocket::bind(any).await.map_err(broken)?;
+    socket.connect(server).await.map_err(broken)?;
+    for _ in 0..ATTEMPTS {
+        socket.send(question.as_slice()).await.map_err(broken)?;
+        let answered = async {
+            let mut bytes = vec![0; ANSWER_BYTES_MAX];
+            loop {
+                let length = socket.recv(&mut bytes).await.map_err(broken)?;
+                let Ok(answer) = Message::from_octets(&bytes[..length]) else { continue };
+                // What answers another question is nobody's, or somebody's who guesses.
+                if answer.is_answer(&question) {
+                    return addresses_of(&answer);
+                }
+            }
+        };
+        if let Ok(answer) = tokio::time::timeout(ANSWER_MAX, answered).await {
+            return answer;
+        }
+    }
+    Err("no answer in time".to_owned())
 }
 
 fn addresses_of(answer: &Message<&[u8]>) -> Result<BTreeSet<IpAddr>, String> {
