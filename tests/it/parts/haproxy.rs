@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,9 @@ impl Haproxy {
     pub fn restart(&mut self) {
         self.kill();
         let child = Command::new("haproxy")
-            .args(["-W", "-db", "-f"])
+            .args(["-W", "-db", "-S"])
+            .arg(self.folder.path().join("master.sock"))
+            .arg("-f")
             .arg(self.folder.path().join("haproxy.cfg"))
             .process_group(0)
             .stdin(Stdio::null())
@@ -67,14 +69,16 @@ impl Haproxy {
     /// Takes its configuration again in a new worker, as `systemctl reload` does.
     pub async fn reload(&mut self) {
         let old = self.say("show info");
-        let master = i32::try_from(self.child.as_ref().unwrap().id()).unwrap();
-        let master = rustix::process::Pid::from_raw(master).unwrap();
-        rustix::process::kill_process(master, rustix::process::Signal::USR2).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        // The master listens to nobody for a moment after its start, and a signal would be lost then.
+        while Self::told(&self.folder.path().join("master.sock"), "reload").is_none() {
+            assert!(Instant::now() < deadline, "HAProxy's master does not answer");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let worker = |answer: &Option<String>| {
             let answer = answer.as_ref()?;
             answer.lines().find(|line| line.starts_with("Pid:")).map(str::to_owned)
         };
-        let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let new = worker(&self.say("show info"));
             if new.is_some() && new != worker(&old) {
@@ -94,11 +98,16 @@ impl Haproxy {
 
     /// What somebody types at its socket; none while nobody answers.
     pub fn say(&self, line: &str) -> Option<String> {
-        let mut stream = UnixStream::connect(&self.socket).ok()?;
+        Self::told(&self.socket, line)
+    }
+
+    fn told(socket: &Path, line: &str) -> Option<String> {
+        let mut stream = UnixStream::connect(socket).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
         stream.write_all(format!("{line}\n").as_bytes()).ok()?;
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
+        // A master that takes a reload breaks off: what came until then is its answer.
+        let _ = stream.read_to_string(&mut answer);
         Some(answer)
     }
 }
