@@ -125,7 +125,9 @@ impl CaddyBalancer {
         let handler: Handler = answer
             .json()
             .ok_or_else(|| wrong(format!("`{}` is not a handler", self.settings.id)))?;
-        let tag = answer.header("etag").unwrap_or_default().to_owned();
+        // Without it a write would be no compare-and-set: something in between has taken it away.
+        let tag = answer.header("etag").map(str::to_owned);
+        let tag = tag.ok_or_else(|| wrong("its answer has no ETag".to_owned()))?;
         let places = self.places(&handler).map_err(wrong)?;
         Ok(Found { handler, tag, places })
     }

@@ -21,7 +21,7 @@ use serde_json::Value;
 use self::api_server::ApiServer;
 use self::rules::Rule;
 use self::status::Seen;
-use super::{Pair, Unusable};
+use super::{Pair, Unusable, quoted};
 use crate::ports::{
     Backends, Capabilities, InstanceReading, LoadBalancer, LoadBalancerError, Outcome, Reading,
     Split,
@@ -264,9 +264,4 @@ impl LoadBalancer for KubernetesBalancer {
         words.push(format!("-n {namespace} patch {kind}/{name} --type=json -p {patch}"));
         Ok(vec![words.join(" ")])
     }
-}
-
-/// One word for a shell.
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', "'\\''"))
 }

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use reqwest::Method;
 
-use super::super::Unusable;
 use super::super::api::{Api, Call, Login};
+use super::super::{Unusable, quoted};
 use super::Judge;
 use super::protocol::{self, Wanted};
 use crate::ports::{Capabilities, LoadBalancer, LoadBalancerError, Outcome, Reading, Split};
@@ -73,10 +73,8 @@ impl LoadBalancer for HttpBalancer {
         split: &Split,
         generation: Generation,
     ) -> Result<Vec<String>, LoadBalancerError> {
-        let wanted = serde_json::json!(Wanted::set(split, generation));
-        Ok(vec![format!(
-            "curl -X PUT -H 'content-type: application/json' -d '{wanted}' '{}'",
-            self.url.replace('\'', "%27")
-        )])
+        let wanted = quoted(&serde_json::json!(Wanted::set(split, generation)).to_string());
+        let url = quoted(&self.url);
+        Ok(vec![format!("curl -fsS -X PUT -H 'content-type: application/json' -d {wanted} {url}")])
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
+use super::super::quoted;
 use super::Judge;
 use super::protocol::{self, Wanted};
 use crate::command;
@@ -105,8 +106,8 @@ impl LoadBalancer for ProgramBalancer {
         generation: Generation,
     ) -> Result<Vec<String>, LoadBalancerError> {
         let wanted = Wanted { operation: Some("set"), ..Wanted::set(split, generation) };
-        let quoted = |word: &String| format!("'{}'", word.replace('\'', "'\\''"));
-        let command: Vec<_> = self.settings.command.iter().map(quoted).collect();
-        Ok(vec![format!("echo '{}' | {}", serde_json::json!(wanted), command.join(" "))])
+        let command: Vec<_> = self.settings.command.iter().map(|word| quoted(word)).collect();
+        let wanted = quoted(&serde_json::json!(wanted).to_string());
+        Ok(vec![format!("echo {wanted} | {}", command.join(" "))])
     }
 }

@@ -41,16 +41,6 @@ impl Fencing {
             Self::Process => 'C',
         }
     }
-
-    /// For people.
-    #[must_use]
-    pub fn says(self) -> &'static str {
-        match self {
-            Self::CompareAndSet => "it refuses a write over something that has changed",
-            Self::Marker => "a generation stands beside the weights",
-            Self::Process => "only this process remembers its newest generation",
-        }
-    }
 }
 
 /// Which shares a balancer can show.
