@@ -9,14 +9,68 @@ use crate::engine::event::Fact;
 pub use crate::engine::hooks::{Hook, Standing};
 use crate::engine::rollout::Rollout;
 use crate::engine::service::ServiceState;
-pub use crate::spec::fleet::{Capabilities, Fencing, Steps};
+pub use crate::spec::fleet::{Capabilities, Fencing, Mirroring, Steps};
 use crate::units::{
     Generation, Millis, RegionName, RolloutId, Seq, ServiceName, SlotName, Timestamp, Version,
     Weight,
 };
 
-/// A split of one region's traffic over its two slots; the weights sum to 100 %.
-pub type Split = BTreeMap<SlotName, Weight>;
+/// A split of one region's traffic over its two slots. As a map it is the weights, which sum to 100 %.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Split {
+    #[serde(flatten)]
+    weights: BTreeMap<SlotName, Weight>,
+    /// Share of the requests that a slot gets copies of, whose answers nobody gets; only shares above 0. No slot can have
+    /// the name under which they are written.
+    #[serde(rename = "+copies", default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub copies: BTreeMap<SlotName, Weight>,
+}
+
+impl Split {
+    /// The same with copies of a share of the requests for `slot`; none with a share of 0.
+    #[must_use]
+    pub fn with_copies(mut self, slot: SlotName, share: Weight) -> Self {
+        if !share.is_zero() {
+            self.copies.insert(slot, share);
+        }
+        self
+    }
+}
+
+impl std::ops::Deref for Split {
+    type Target = BTreeMap<SlotName, Weight>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.weights
+    }
+}
+
+impl std::ops::DerefMut for Split {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.weights
+    }
+}
+
+impl FromIterator<(SlotName, Weight)> for Split {
+    fn from_iter<T: IntoIterator<Item = (SlotName, Weight)>>(weights: T) -> Self {
+        Self { weights: weights.into_iter().collect(), copies: BTreeMap::new() }
+    }
+}
+
+impl<const N: usize> From<[(SlotName, Weight); N]> for Split {
+    fn from(weights: [(SlotName, Weight); N]) -> Self {
+        weights.into_iter().collect()
+    }
+}
+
+/// `blue 95 % green 5 %`, and what is copied.
+impl std::fmt::Display for Split {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let weights = self.weights.iter().map(|(slot, weight)| format!("{slot} {weight}"));
+        let copies = self.copies.iter().map(|(slot, share)| format!("copies {slot} {share}"));
+        formatter.write_str(&weights.chain(copies).collect::<Vec<_>>().join(" "))
+    }
+}
 
 /// Sets and reads the weights of one service at one load balancer of one region. Knows slots, not roles or rollouts.
 #[async_trait]

@@ -21,7 +21,7 @@ use crate::ports::{Journal, Notifier, Split};
 use crate::regions::probe::Prober;
 use crate::spec::fleet::Fleet;
 use crate::store::Store;
-use crate::units::{RegionName, ServiceName};
+use crate::units::{Reach, RegionName, ServiceName};
 
 /// A connected service. The load balancers live as long as this does.
 pub struct Connection {
@@ -235,7 +235,8 @@ fn recorded(state: &ServiceState, open: Option<&Rollout>, region: &RegionName) -
         let (arms, weights) = (open.slots.get(region)?, open.regions.get(region)?);
         // Nothing is wanted yet: it stands as it was adopted.
         let begun = open.phase != Phase::Preparing;
-        begun.then(|| split(arms, weights.last_read.min(weights.desired)))
+        let read = Reach { weight: weights.last_read, mirror: weights.mirrored };
+        begun.then(|| split(arms, read.min(weights.wanted())))
     });
     Some(under_way.unwrap_or_else(|| split(&idle, slots.idle_weight)))
 }

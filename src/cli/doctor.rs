@@ -204,13 +204,12 @@ fn now(it: &TargetReport) -> String {
         return styled(BAD, &format!("{}: {}", problem.what, problem.advice));
     }
     let Some(reading) = &it.reading else { return String::new() };
-    let split: Vec<_> =
-        reading.split.iter().map(|(slot, weight)| format!("{slot} {weight}")).collect();
+    let split = reading.split.to_string();
     match (&reading.note, reading.settled) {
-        (_, true) => styled(GOOD, &split.join(", ")),
+        (_, true) => styled(GOOD, &split),
         (note, false) => {
             let note = note.as_deref().unwrap_or("not every instance agrees");
-            format!("{}, {}", split.join(", "), styled(WARN, note))
+            format!("{split}, {}", styled(WARN, note))
         }
     }
 }

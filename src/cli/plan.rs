@@ -65,6 +65,8 @@ struct Planned {
 struct PlannedStep {
     stage: StageName,
     weights: BTreeMap<RegionName, Weight>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    mirrors: BTreeMap<RegionName, Weight>,
     exposure_percent: f64,
     bake: Millis,
     earliest_end: Millis,
@@ -176,6 +178,7 @@ fn steps(plan: &Plan) -> Vec<PlannedStep> {
             steps.push(PlannedStep {
                 stage: stage.name.clone(),
                 weights: step.weights.clone(),
+                mirrors: step.mirrors.clone(),
                 exposure_percent: plan.exposure(&step.weights) * 100.0,
                 bake: step.bake,
                 earliest_end: end,
@@ -228,8 +231,13 @@ fn table(planned: &Planned) -> String {
     steps.load_style(comfy_table::presets::NOTHING);
     steps.set_header(["stage", "canary weights", "of all users", "bake", "earliest end"]);
     for step in &planned.steps {
-        let weights: Vec<_> =
-            step.weights.iter().map(|(name, weight)| format!("{name} {weight}")).collect();
+        let mirrors = step.mirrors.iter().map(|(name, share)| format!("{name} {share} mirrored"));
+        let weights: Vec<_> = step
+            .weights
+            .iter()
+            .map(|(name, weight)| format!("{name} {weight}"))
+            .chain(mirrors)
+            .collect();
         steps.add_row([
             step.stage.to_string(),
             weights.join("\n"),

@@ -230,8 +230,8 @@ fn table(view: &View, running: bool) -> String {
     for (name, region) in &rollout.regions {
         regions.add_row([
             name.to_string(),
-            region.desired.to_string(),
-            region.observed.map_or("-".to_owned(), |weight| weight.to_string()),
+            region.wanted().to_string(),
+            region.seen().map_or("-".to_owned(), |reach| reach.to_string()),
             if region.confirmed == Some(rollout.generation) { "yes" } else { "no" }.to_owned(),
         ]);
     }

@@ -69,6 +69,7 @@ impl LoadBalancer for ProxyBalancer {
             sees_instances: false,
             fencing: Fencing::Marker,
             effect_lag: crate::units::Millis::ZERO,
+            mirror: crate::spec::fleet::Mirroring::None,
         }
     }
 
@@ -113,7 +114,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         drop(listener);
         let balancer = ProxyBalancer::new("here".parse().unwrap(), address);
-        let error = balancer.set(&Split::new(), Generation(1)).await.unwrap_err();
+        let error = balancer.set(&Split::default(), Generation(1)).await.unwrap_err();
         assert_eq!(error.outcome, Outcome::NotSent);
     }
 
@@ -123,7 +124,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let hangs_up = std::thread::spawn(move || drop(listener.accept()));
         let balancer = ProxyBalancer::new("here".parse().unwrap(), address);
-        let error = balancer.set(&Split::new(), Generation(1)).await.unwrap_err();
+        let error = balancer.set(&Split::default(), Generation(1)).await.unwrap_err();
         assert_eq!(error.outcome, Outcome::Unknown);
         hangs_up.join().unwrap();
     }

@@ -117,7 +117,7 @@ async fn weights_that_are_none_or_old_are_refused_and_change_nothing() {
     missing.pop_first();
     let mut more = split(5.0);
     more.insert(STABLE_SLOT.parse().unwrap(), Weight::FULL);
-    for wrong in [unknown, missing, more, Split::new()] {
+    for wrong in [unknown, missing, more, Split::default()] {
         let error = region.balancer.set(&wrong, Generation(8)).await.unwrap_err();
         assert_eq!(error.outcome, Outcome::Refused, "{error}");
     }

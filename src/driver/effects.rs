@@ -1,5 +1,6 @@
 //! Acting on one region: every target at once, and one answer for all of them together.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -8,7 +9,7 @@ use crate::engine::event::{ArmBackends, ArmSlots};
 use crate::engine::input::{Input, RegionReading};
 use crate::faults;
 use crate::ports::{LoadBalancer, LoadBalancerError, Reading, Split};
-use crate::units::{Generation, RegionName, SlotName, Weight};
+use crate::units::{Generation, Reach, RegionName, SlotName, Weight};
 
 /// Longest time for one call to all targets of a region.
 pub const CALL_MAX: std::time::Duration = std::time::Duration::from_secs(15);
@@ -18,8 +19,8 @@ pub const CALL_MAX: std::time::Duration = std::time::Duration::from_secs(15);
 pub enum Effect {
     /// Only look.
     Read,
-    /// Set the canary's weight.
-    Set(Weight),
+    /// Set what reaches the canary.
+    Set(Reach),
 }
 
 impl Effect {
@@ -78,17 +79,19 @@ async fn call(
 ) -> Result<Reading, LoadBalancerError> {
     match effect {
         Effect::Read => target.read().await,
-        Effect::Set(weight) => target.set(&split(slots, weight), generation).await,
+        Effect::Set(reach) => target.set(&split(slots, reach), generation).await,
     }
 }
 
 /// Roles become slots only here.
 #[must_use]
-pub fn split(slots: &ArmSlots, canary: Weight) -> Split {
-    [(slots.canary.clone(), canary), (slots.stable.clone(), canary.complement())].into()
+pub fn split(slots: &ArmSlots, canary: impl Into<Reach>) -> Split {
+    let Reach { weight, mirror } = canary.into();
+    let weights = [(slots.canary.clone(), weight), (slots.stable.clone(), weight.complement())];
+    Split::from(weights).with_copies(slots.canary.clone(), mirror)
 }
 
-/// One reading of the region from those of its targets: the largest canary weight, the oldest generation.
+/// One reading of the region from those of its targets: what gives the canary most, the oldest generation.
 #[must_use]
 pub fn together(
     region: RegionName,
@@ -97,23 +100,27 @@ pub fn together(
     readings: &[Reading],
 ) -> RegionReading {
     let mut settled = !readings.is_empty();
-    let mut weight = Weight::ZERO;
+    let mut reach = Reach::NONE;
     for reading in readings {
         settled &= reading.settled && consistent(&reading.split, slots);
         let instances = reading.instances.iter().filter_map(|instance| instance.split.as_ref());
         for split in instances.chain([&reading.split]) {
-            weight = weight.max(share(split, &slots.canary));
+            reach = reach.max(reached(split, &slots.canary));
         }
     }
-    let agree = readings.iter().all(|reading| share(&reading.split, &slots.canary) == weight);
-    let notes: Vec<_> = readings.iter().filter_map(|reading| reading.note.clone()).collect();
+    let agree = readings.iter().all(|reading| reached(&reading.split, &slots.canary) == reach);
+    let mut notes: Vec<_> = readings.iter().filter_map(|reading| reading.note.clone()).collect();
+    if readings.iter().any(|reading| reading.split.copies.contains_key(&slots.stable)) {
+        notes
+            .push(format!("requests are copied to {}, which has the stable version", slots.stable));
+    }
     let markers: Vec<_> =
         readings.iter().filter_map(|reading| reading.restart_marker.clone()).collect();
     let generations: Option<Vec<_>> = readings.iter().map(|reading| reading.generation).collect();
     RegionReading {
         region,
         asked_at,
-        weight,
+        reach,
         settled: settled && agree,
         generation: generations.and_then(|all| all.into_iter().min()),
         restart_marker: (!markers.is_empty()).then(|| markers.join(" ")),
@@ -123,12 +130,14 @@ pub fn together(
     }
 }
 
-fn share(split: &Split, slot: &SlotName) -> Weight {
-    split.get(slot).copied().unwrap_or_default()
+fn reached(split: &Split, slot: &SlotName) -> Reach {
+    let of = |shares: &BTreeMap<SlotName, Weight>| shares.get(slot).copied().unwrap_or_default();
+    Reach { weight: of(split), mirror: of(&split.copies) }
 }
 
 fn consistent(split: &Split, slots: &ArmSlots) -> bool {
-    share(split, &slots.canary).complement() == share(split, &slots.stable)
+    let canary = reached(split, &slots.canary).weight;
+    reached(split, &slots.stable) == canary.complement().into()
 }
 
 /// Sums over targets; `None` unless every target sees its backends.

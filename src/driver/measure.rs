@@ -13,7 +13,7 @@ use crate::metrics::meter::{LookContext, Meter};
 use crate::ports::Subject;
 use crate::spec::plan::{Analysis, Measurement};
 use crate::spec::selector::{Track, arm_variables};
-use crate::units::{AnalysisName, Generation, Millis, RegionName, Timestamp, Weight};
+use crate::units::{AnalysisName, Generation, Millis, Reach, RegionName, Timestamp};
 
 /// What has to be remembered between looks; stored after each of them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -24,7 +24,8 @@ pub struct Measuring {
 /// One region at one confirmed weight.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct RegionMeasuring {
-    weight: Weight,
+    #[serde(rename = "weight")]
+    reach: Reach,
     confirmed_at: Timestamp,
     looked_at: Option<Timestamp>,
     meter: Meter,
@@ -49,11 +50,13 @@ impl Measuring {
     /// Windows are tied to confirmed weights: they begin with one and never reach over a change.
     pub fn follow(&mut self, event: &Event, at: Timestamp) {
         match event {
-            Event::RegionRead { region, weight, confirmed: Some(_), .. }
-                if self.regions.get(region).is_none_or(|known| known.weight != *weight) =>
-            {
+            Event::RegionRead { region, weight, mirror, confirmed: Some(_), .. } => {
+                let reach = Reach { weight: *weight, mirror: *mirror };
+                if self.regions.get(region).is_some_and(|known| known.reach == reach) {
+                    return;
+                }
                 let fresh = RegionMeasuring {
-                    weight: *weight,
+                    reach,
                     confirmed_at: at,
                     looked_at: None,
                     meter: self
@@ -90,8 +93,7 @@ impl Measuring {
         for (name, looked) in measured.regions {
             match self.regions.get_mut(&name) {
                 Some(known)
-                    if known.confirmed_at == looked.confirmed_at
-                        && known.weight == looked.weight =>
+                    if known.confirmed_at == looked.confirmed_at && known.reach == looked.reach =>
                 {
                     *known = looked;
                 }
@@ -119,7 +121,8 @@ impl Look {
                 let window = region.looked_at.map_or(Millis::ZERO, |before| at.since(before));
                 let measured =
                     look_at(site, rollout, &name, &mut region, analyses.clone(), at).await?;
-                let poll = RegionPoll { weight: region.weight, window, ready_for: None, measured };
+                let Reach { weight, mirror } = region.reach;
+                let poll = RegionPoll { weight, mirror, window, ready_for: None, measured };
                 region.looked_at = Some(at);
                 Some((name, poll, region))
             }
@@ -184,7 +187,7 @@ async fn look_at(
         canary: &canary,
         stable: &stable,
         subject: &subject,
-        weight: region.weight,
+        reach: region.reach,
         at,
         after: region.looked_at,
         not_before: region.confirmed_at.plus(settle),

@@ -18,7 +18,7 @@ use crate::engine::event::{Cause, Emergency, Event};
 use crate::engine::input::{Command, Input, RegionReading};
 use crate::engine::rollout::{Phase, Rollout};
 use crate::spec::plan::Authority;
-use crate::units::{Generation, Millis, RegionName, Weight};
+use crate::units::{Generation, Millis, Reach, RegionName};
 
 /// Pause between two rounds over the load balancers while it goes back.
 const ROUND: Millis = Millis(500);
@@ -130,7 +130,7 @@ impl Quarantine {
     async fn round(&mut self) -> Result<(), Error> {
         let effect = match self.state.plan.authority {
             Authority::Observe => Effect::Read,
-            Authority::RollbackOnly | Authority::Full => Effect::Set(Weight::ZERO),
+            Authority::RollbackOnly | Authority::Full => Effect::Set(Reach::NONE),
         };
         let generation = self.state.generation;
         let open = |(name, state): (&RegionName, &crate::engine::rollout::RegionState)| {
@@ -164,17 +164,18 @@ impl Quarantine {
         if let (Some(found), Some(cause)) = (newer, self.state.cause.clone()) {
             return self.back(cause, found).await;
         }
-        let is_back = reading.settled && reading.weight == Weight::ZERO;
+        let is_back = reading.settled && reading.reach.is_none();
         let event = Event::RegionRead {
             region: reading.region.clone(),
-            weight: reading.weight,
+            weight: reading.reach.weight,
+            mirror: reading.reach.mirror,
             confirmed: is_back.then_some(self.state.generation),
             stored: reading.generation,
             restart_marker: reading.restart_marker.clone(),
             note: reading.note.clone(),
         };
         let known = self.state.regions.get(&reading.region).is_some_and(|state| {
-            !is_back && state.observed == Some(reading.weight) && state.note == reading.note
+            !is_back && state.seen() == Some(reading.reach) && state.note == reading.note
         });
         if known { Ok(()) } else { self.record(event).await }
     }

@@ -102,12 +102,12 @@ impl Retiring<'_> {
         let read =
             effects::perform(&known.balancers, slots, Effect::Read, self.state.generation).await;
         let why = match read {
-            Input::Read(reading) if reading.settled && reading.weight == Weight::FULL => {
+            Input::Read(reading) if reading.settled && reading.reach == Weight::FULL.into() => {
                 return Ok(());
             }
-            Input::Read(reading) => {
-                reading.note.unwrap_or_else(|| format!("{} read", reading.weight.complement()))
-            }
+            Input::Read(reading) => reading
+                .note
+                .unwrap_or_else(|| format!("{} read", reading.reach.weight.complement())),
             Input::EffectUnknown { what, .. } => what,
             _ => String::new(),
         };

@@ -111,9 +111,11 @@ fn adopted_region(
         return Err(Error::NotSettled(name.clone(), reading.note.unwrap_or_default()));
     }
     let (first, second) = (slots.stable.clone(), slots.canary.clone());
-    let of_second = reading.weight;
-    if of_second != Weight::ZERO && of_second != Weight::FULL && !as_is {
-        let found = format!("{first} {}, {second} {of_second}", of_second.complement());
+    let of_second = reading.reach.weight;
+    let is_copied = !reading.reach.mirror.is_zero();
+    let is_split = of_second != Weight::ZERO && of_second != Weight::FULL;
+    if is_copied || (is_split && !as_is) {
+        let found = format!("{first} {}, {second} {}", of_second.complement(), reading.reach);
         return Err(Error::SplitInProgress { region: name.clone(), found });
     }
     let second_leads = of_second > of_second.complement();
@@ -226,7 +228,8 @@ fn undo_plan(mut plan: Plan) -> Plan {
         regions,
         weight: Weight::FULL,
         criteria: Vec::new(),
-        steps: vec![Step { weights, bake: Millis::ZERO }],
+        mirror: Weight::ZERO,
+        steps: vec![Step { weights, mirrors: BTreeMap::new(), bake: Millis::ZERO }],
         duration: Millis::ZERO,
         max_duration: Millis::ZERO,
         gate: None,

@@ -29,7 +29,7 @@ use crate::engine::reason::Reason;
 use crate::engine::rollout::Rollout;
 use crate::faults;
 use crate::ports::{Checkpoint, HookSubject};
-use crate::units::{Generation, Millis, RegionName, RolloutId, Seq, Timestamp};
+use crate::units::{Generation, Millis, Reach, RegionName, RolloutId, Seq, Timestamp};
 
 /// How often load balancers are read and due work is looked for, at most.
 const TICK_MAX: Millis = Millis(1_000);
@@ -250,8 +250,8 @@ impl Task {
                 continue;
             }
             let effect = match action {
-                Some(Action::Set { weight, .. }) if self.is_due(&region, now) => {
-                    Effect::Set(*weight)
+                Some(Action::Set { weight, mirror, .. }) if self.is_due(&region, now) => {
+                    Effect::Set(Reach { weight: *weight, mirror: *mirror })
                 }
                 Some(Action::Read { .. }) if self.is_due(&region, now) => Effect::Read,
                 Some(_) => continue,

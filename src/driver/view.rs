@@ -10,7 +10,7 @@ use crate::engine::reason::Reason;
 use crate::engine::rollout::{Phase, RegionState, Rollout};
 use crate::engine::verdict::Judgement;
 use crate::engine::why::{criteria_text, why};
-use crate::units::{Millis, RegionName, Seq, Timestamp};
+use crate::units::{Millis, Reach, RegionName, Seq, Timestamp};
 
 /// A rollout as it stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -145,7 +145,7 @@ pub fn notice(state: &Rollout, event: &Event) -> Option<(bool, String)> {
 #[must_use]
 pub fn details(state: &Rollout, event: &Event, at: Timestamp) -> Vec<String> {
     let weight = |(name, region): (&RegionName, &RegionState)| {
-        let read = region.observed.map_or("unknown".to_owned(), |weight| weight.to_string());
+        let read = region.seen().map_or("unknown".to_owned(), |reach| reach.to_string());
         format!("{name} {read}")
     };
     let weights: Vec<_> = state.regions.iter().map(weight).collect();
@@ -210,14 +210,17 @@ pub fn line(state: &Rollout, event: &Event) -> Option<String> {
         Event::GateOpened { stage, by } => {
             format!("{}: gate opened by {}", stage_name(*stage), by.name)
         }
-        Event::StepEntered { stage, weights, by, .. } => {
-            let shown: Vec<_> =
-                weights.iter().map(|(region, weight)| format!("{region} {weight}")).collect();
+        Event::StepEntered { stage, weights, mirrors, by, .. } => {
+            let wanted = weights.iter().map(|(region, weight)| {
+                let mirror = mirrors.get(region).copied().unwrap_or_default();
+                format!("{region} {}", Reach { weight: *weight, mirror })
+            });
+            let shown: Vec<_> = wanted.collect();
             let by = by.as_ref().map_or(String::new(), |by| format!(" (by {})", by.name));
             format!("{}: wants {}{by}", stage_name(*stage), shown.join(", "))
         }
-        Event::RegionRead { region, weight, confirmed: Some(_), .. } => {
-            format!("{region}: {weight} read back")
+        Event::RegionRead { region, weight, mirror, confirmed: Some(_), .. } => {
+            format!("{region}: {} read back", Reach { weight: *weight, mirror: *mirror })
         }
         Event::EffectUnknown { region, what, .. } => format!("{region}: no answer: {what}"),
         Event::RegionHealth { region, healthy: true } => format!("{region}: healthy again"),

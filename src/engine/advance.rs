@@ -178,7 +178,10 @@ fn enter(turn: &mut Turn, (stage, step): (usize, usize), by: Option<&Actor>) {
     }
     let generation = turn.next_generation();
     let weights = weights(&turn.state, stage, step);
-    turn.record(Event::StepEntered { stage, step, generation, weights, by: by.cloned() });
+    // Whoever has weight is past copies, also where it was reached by hand.
+    let mut mirrors = turn.state.plan.stages[stage].steps[step].mirrors.clone();
+    mirrors.retain(|name, _| weights.get(name).is_some_and(|weight| weight.is_zero()));
+    turn.record(Event::StepEntered { stage, step, generation, weights, mirrors, by: by.cloned() });
 }
 
 /// A stage whose gate was opened begins.

@@ -59,6 +59,9 @@ pub enum Event {
         generation: Generation,
         /// Canary weight of every region of the plan.
         weights: BTreeMap<RegionName, Weight>,
+        /// Share of the requests that the canary gets copies of, of every region that mirrors.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        mirrors: BTreeMap<RegionName, Weight>,
         /// Who let it begin, if it was not the evidence.
         by: Option<Actor>,
     },
@@ -68,6 +71,9 @@ pub enum Event {
         region: RegionName,
         /// Canary's weight.
         weight: Weight,
+        /// Share of the requests that it gets copies of.
+        #[serde(default, skip_serializing_if = "Weight::is_unset")]
+        mirror: Weight,
         /// It is the wanted weight of this generation, on every instance.
         confirmed: Option<Generation>,
         /// The generation that all its targets store.
@@ -99,6 +105,9 @@ pub enum Event {
         region: RegionName,
         /// What they are.
         observed: Weight,
+        /// Share of the requests that is copied there.
+        #[serde(default, skip_serializing_if = "Weight::is_unset")]
+        mirror: Weight,
         /// What they should be.
         desired: Weight,
         /// What it means.

@@ -36,6 +36,9 @@ pub struct Sample {
     /// Canary weight in hundredths of a percent.
     #[serde(default)]
     pub weight: Weight,
+    /// Share of the requests that the canary got copies of, in the same unit.
+    #[serde(default, skip_serializing_if = "Weight::is_unset")]
+    pub mirror: Weight,
     /// Length of the window in ms.
     #[serde(default)]
     pub window: Millis,
@@ -143,6 +146,7 @@ pub fn samples(look: &Look) -> Vec<Sample> {
         generation: Some(poll.generation),
         region: None,
         weight: Weight::ZERO,
+        mirror: Weight::ZERO,
         window: Millis::ZERO,
         ready_for: None,
         measured: BTreeMap::new(),
@@ -153,6 +157,7 @@ pub fn samples(look: &Look) -> Vec<Sample> {
     let of_region = |(name, found): (&RegionName, &RegionPoll)| Sample {
         region: Some(name.clone()),
         weight: found.weight,
+        mirror: found.mirror,
         window: found.window,
         ready_for: found.ready_for,
         measured: found.measured.clone(),
@@ -190,6 +195,7 @@ pub fn looks(plan: &Plan, samples: Vec<Sample>) -> Result<Vec<Look>, Error> {
         let Some(region) = region else { continue };
         let found = RegionPoll {
             weight: sample.weight,
+            mirror: sample.mirror,
             window: sample.window,
             ready_for: sample.ready_for,
             measured: sample.measured,
@@ -323,6 +329,7 @@ mod tests {
 
     fn line(at: u64, region: &str, stage: usize) -> Sample {
         Sample {
+            mirror: Weight::ZERO,
             at: Timestamp(at),
             stage,
             step: 0,

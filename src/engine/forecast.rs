@@ -11,7 +11,7 @@ use crate::stats::histogram::share_up_to;
 use crate::stats::numbers::{normal_cdf, normal_quantile};
 use crate::stats::plan::{Plan as Planned, Traffic};
 use crate::stats::{Histogram, Levels, Limit};
-use crate::units::{AnalysisName, Millis, RegionName, Weight};
+use crate::units::{AnalysisName, Millis, Reach, RegionName};
 
 /// Spread of ln(latency) that is assumed where no histogram is at hand.
 const LOG_LATENCY_SPREAD: f64 = 0.7;
@@ -82,16 +82,21 @@ pub fn canary_per_second(stage: &Stage, assumed: &Assumed) -> f64 {
     traffic(stage, assumed, None).canary_per_second
 }
 
+/// Requests per second of both arms at a stage's last step; with `share`, as if that reached the canary instead.
 fn traffic(stage: &Stage, assumed: &Assumed, share: Option<f64>) -> Traffic {
-    let weights = stage.steps.last().map(|step| &step.weights);
     let mut sum = Traffic { canary_per_second: 0.0, stable_per_second: 0.0 };
-    for (name, weight) in
-        weights.into_iter().flatten().filter(|(_, weight)| **weight > Weight::ZERO)
-    {
+    let Some(last) = stage.steps.last() else { return sum };
+    for name in last.reached() {
         let total = assumed.requests_per_second.get(name).copied().unwrap_or(0.0);
-        let part = Traffic::shared(total, share.unwrap_or(weight.fraction()));
-        sum.canary_per_second += part.canary_per_second;
-        sum.stable_per_second += part.stable_per_second;
+        let Reach { weight, mirror } = last.reach(name);
+        if mirror.is_zero() {
+            let part = Traffic::shared(total, share.unwrap_or(weight.fraction()));
+            sum.canary_per_second += part.canary_per_second;
+            sum.stable_per_second += part.stable_per_second;
+        } else {
+            sum.canary_per_second += total * share.unwrap_or(mirror.fraction());
+            sum.stable_per_second += total;
+        }
     }
     sum
 }
@@ -253,11 +258,12 @@ fn remedy(
             .time_to_ok(rate)
             .is_some_and(|found| found.seconds.max(requests_time(stage, &wider)) <= duration)
     };
-    let percents = (1..=50).map(f64::from).filter(|&percent| percent > stage.weight.percent());
+    let reached = stage.weight.max(stage.mirror);
+    let percents = (1..=50).map(f64::from).filter(|&percent| percent > reached.percent());
     let wider = percents
         .into_iter()
         .find(enough)
-        .map(|percent| format!("{percent} % instead of {}", stage.weight));
+        .map(|percent| format!("{percent} % instead of {reached}"));
     let remedies: Vec<_> = longer.into_iter().chain(wider).collect();
     if remedies.is_empty() {
         "a wider margin: no time and no share of this traffic can show this one".to_owned()

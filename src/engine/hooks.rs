@@ -11,7 +11,7 @@ use super::reason::Reason;
 use super::rollout::{Phase, Rollout};
 use crate::spec::plan::Authority;
 pub use crate::spec::plan::Hook;
-use crate::units::{Generation, RegionName, Weight};
+use crate::units::{Generation, Reach, RegionName};
 
 /// Tries of one hook whose end stays unknown, before a person is asked.
 const ATTEMPTS_MAX: u32 = 3;
@@ -130,7 +130,7 @@ pub(super) fn start_due(turn: &mut Turn) {
     for name in regions {
         let region = &turn.state.regions[&name];
         // Only a slot without traffic is given something else to run.
-        let is_ready = hook != Hook::Deploy || region.observed == Some(Weight::ZERO);
+        let is_ready = hook != Hook::Deploy || region.seen() == Some(Reach::NONE);
         let stands = region.hooks.get(&hook).cloned();
         match stands.map(|stands| (stands.generation, stands.attempts, stands.standing)) {
             None if is_ready => start(turn, name, hook, turn.state.generation),

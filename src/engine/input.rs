@@ -6,7 +6,7 @@ use super::event::{Actor, ArmBackends, Emergency, Queued};
 use super::hooks::{HookCall, Standing};
 use super::poll::Poll;
 use super::verdict::Judgement;
-use crate::units::{Generation, RegionName, Weight};
+use crate::units::{Generation, Reach, RegionName};
 
 /// Everything that can happen to a rollout. A closed set.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,8 +51,8 @@ pub struct RegionReading {
     pub region: RegionName,
     /// The rollout's generation when the read began; an older one says nothing about now.
     pub asked_at: Generation,
-    /// Canary's weight; the largest, where targets or instances differ.
-    pub weight: Weight,
+    /// What reaches the canary; the most, where targets or instances differ.
+    pub reach: Reach,
     /// Every target and instance was seen and agrees.
     pub settled: bool,
     /// The oldest generation found, where all targets store one.

@@ -4,7 +4,7 @@ use super::event::Event;
 use super::outstanding::{Action, Risk, outstanding};
 use super::rollout::{Phase, Rollout};
 use super::verdict::Outcome;
-use crate::units::Weight;
+use crate::units::{Reach, Weight};
 
 /// Every invariant that a state violates; empty for a right one.
 #[must_use]
@@ -12,10 +12,11 @@ pub fn violations(state: &Rollout) -> Vec<String> {
     let mut found = Vec::new();
     for (name, region) in &state.regions {
         let allowed = allowed(state, name);
-        if region.desired > allowed {
+        if region.wanted() > allowed {
             found.push(format!(
                 "{name}: {} wanted, {allowed} allowed in {:?}",
-                region.desired, state.phase
+                region.wanted(),
+                state.phase
             ));
         }
     }
@@ -45,18 +46,16 @@ pub fn violations(state: &Rollout) -> Vec<String> {
 }
 
 /// The most that the current phase and step allow in a region.
-fn allowed(state: &Rollout, region: &crate::units::RegionName) -> Weight {
+fn allowed(state: &Rollout, region: &crate::units::RegionName) -> Reach {
     match state.phase {
-        Phase::Preparing | Phase::RollingBack | Phase::RolledBack => Weight::ZERO,
-        Phase::Promoting | Phase::Promoted | Phase::Retired => Weight::FULL,
-        Phase::Gated if state.stage == 0 => Weight::ZERO,
+        Phase::Preparing | Phase::RollingBack | Phase::RolledBack => Reach::NONE,
+        Phase::Promoting | Phase::Promoted | Phase::Retired => Weight::FULL.into(),
+        Phase::Gated if state.stage == 0 => Reach::NONE,
         Phase::Gated => {
             let last = state.plan.stages[state.stage - 1].steps.last();
-            last.and_then(|step| step.weights.get(region)).copied().unwrap_or_default()
+            last.map_or(Reach::NONE, |step| step.reach(region))
         }
-        Phase::Shifting | Phase::Baking => {
-            state.step().weights.get(region).copied().unwrap_or_default()
-        }
+        Phase::Shifting | Phase::Baking => state.step().reach(region),
     }
 }
 

@@ -21,6 +21,8 @@ pub enum Action {
         region: RegionName,
         /// To what.
         weight: Weight,
+        /// Share of the requests that it gets copies of.
+        mirror: Weight,
         /// Under which generation.
         generation: Generation,
         /// What it does to the users' risk.
@@ -56,26 +58,27 @@ pub fn outstanding(state: &Rollout) -> Vec<Action> {
 
 fn action(state: &Rollout, name: &RegionName) -> Option<Action> {
     let region = &state.regions[name];
-    let Some(observed) = region.observed else {
+    let Some(seen) = region.seen() else {
         return (!state.phase.is_over()).then(|| Action::Read { region: name.clone() });
     };
     let at_rest = state.phase.is_over() || state.phase == Phase::Preparing;
     if at_rest || region.confirmed == Some(state.generation) {
         return None;
     }
-    let risk = if region.desired > observed { Risk::Adding } else { Risk::Reducing };
+    let risk = if region.wanted() > seen { Risk::Adding } else { Risk::Reducing };
     let waits_for_person = region.drift.is_some_and(|kind| kind != Drift::Restart);
     if waits_for_person && state.phase != Phase::RollingBack {
         return None;
     }
     let allowed = match state.plan.authority {
         Authority::Observe => false,
-        Authority::RollbackOnly => risk == Risk::Reducing && observed > region.desired,
+        Authority::RollbackOnly => risk == Risk::Reducing && seen > region.wanted(),
         Authority::Full => risk == Risk::Reducing || may_raise(state, region),
     };
     allowed.then(|| Action::Set {
         region: name.clone(),
         weight: region.desired,
+        mirror: region.mirror,
         generation: state.generation,
         risk,
     })

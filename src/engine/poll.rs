@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{AnalysisName, Generation, Millis, RegionName, Timestamp, Weight};
+use crate::units::{AnalysisName, Generation, Millis, Reach, RegionName, Timestamp, Weight};
 
 /// One look at every region that was looked at in this turn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,12 +22,23 @@ pub struct Poll {
 pub struct RegionPoll {
     /// Canary weight read back before and after the window.
     pub weight: Weight,
+    /// Share of the requests that the canary got copies of.
+    #[serde(default, skip_serializing_if = "Weight::is_unset")]
+    pub mirror: Weight,
     /// Length of the window since this region's previous poll.
     pub window: Millis,
     /// Since the canary's instances became ready; `None` when unknown (then there is no warm-up allowance).
     pub ready_for: Option<Millis>,
     /// By analysis.
     pub measured: BTreeMap<AnalysisName, Measured>,
+}
+
+impl RegionPoll {
+    /// What reached the canary.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        Reach { weight: self.weight, mirror: self.mirror }
+    }
 }
 
 /// What one analysis yielded in one region in one poll.

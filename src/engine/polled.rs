@@ -7,7 +7,7 @@ use super::poll::{DarkArm, MissingReason};
 use super::rollout::{Phase, RegionState, Rollout};
 use super::verdict::{DataState, Judgement, Outcome};
 use crate::spec::plan::OnFail;
-use crate::units::{Millis, RegionName, Weight};
+use crate::units::{Millis, RegionName};
 
 /// Takes a look in. One of an older generation says nothing about these weights.
 pub(super) fn take(turn: &mut Turn, look: &Polled) {
@@ -93,7 +93,7 @@ pub(super) fn not_looked_at<'a>(
     state: &'a Rollout,
     judgement: &Judgement,
 ) -> Option<&'a RegionName> {
-    let exposed = |region: &RegionState| region.observed.unwrap_or(region.desired) > Weight::ZERO;
+    let exposed = |region: &RegionState| !region.seen().unwrap_or(region.wanted()).is_none();
     let mut regions = state.regions.iter();
     let found =
         regions.find(|(name, region)| exposed(region) && !judgement.data.contains_key(*name));

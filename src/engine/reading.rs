@@ -5,7 +5,7 @@ use super::event::{Actor, ArmBackends, Cause, Drift, Event};
 use super::input::RegionReading;
 use super::rollout::{Phase, RegionState};
 use crate::spec::plan::Authority;
-use crate::units::{Generation, RegionName, Weight};
+use crate::units::{Generation, RegionName};
 
 /// Takes a reading in. One that was asked for under an older generation says nothing about now.
 pub(super) fn take(turn: &mut Turn, reading: &RegionReading) {
@@ -31,7 +31,7 @@ pub(super) fn take(turn: &mut Turn, reading: &RegionReading) {
     let drifted = region.drift.is_some_and(|kind| kind != Drift::Restart);
     if (region.confirmed.is_some() || drifted)
         && reading.settled
-        && reading.weight != region.desired
+        && reading.reach != region.wanted()
     {
         return changed(turn, reading, &region);
     }
@@ -50,17 +50,17 @@ fn matches(turn: &Turn, reading: &RegionReading, region: &RegionState) -> bool {
         // Whatever an operator set by hand is what is judged; an end is one only where it really is.
         Authority::Observe => {
             let ends = matches!(turn.state.phase, Phase::Promoting | Phase::RollingBack);
-            !ends || reading.weight == region.desired
+            !ends || reading.reach == region.wanted()
         }
         // The balancer carries no mark of ours while weights are raised by hand.
-        Authority::RollbackOnly => reading.weight == region.desired,
+        Authority::RollbackOnly => reading.reach == region.wanted(),
         Authority::Full => {
             // Where a generation was stored before, a reading without one is not of now.
             let marked = match reading.generation {
                 Some(found) => found == turn.state.generation,
                 None => region.stored.is_none(),
             };
-            reading.weight == region.desired && marked
+            reading.reach == region.wanted() && marked
         }
     }
 }
@@ -77,8 +77,8 @@ fn newer(turn: &mut Turn, reading: &RegionReading, region: &RegionState, found: 
         }
         // What the newer one wrote is not wanted here, so such a region never settles; its largest weight decides.
         _ if turn.state.phase.is_live()
-            && reading.weight == Weight::ZERO
-            && region.desired > Weight::ZERO =>
+            && reading.reach.is_none()
+            && !region.wanted().is_none() =>
         {
             turn.roll_back(Cause::HandEdit { region: reading.region.clone() }, false, None);
         }
@@ -88,7 +88,7 @@ fn newer(turn: &mut Turn, reading: &RegionReading, region: &RegionState, found: 
 
 /// Somebody took the canary out of a region.
 fn is_taken_back(reading: &RegionReading, region: &RegionState) -> bool {
-    reading.settled && reading.weight == Weight::ZERO && region.desired > Weight::ZERO
+    reading.settled && reading.reach.is_none() && !region.wanted().is_none()
 }
 
 /// A confirmed weight is no longer what it was, and every instance says so.
@@ -101,7 +101,7 @@ fn changed(turn: &mut Turn, reading: &RegionReading, region: &RegionState) {
     } else if !turn.state.phase.is_live() {
         // Rolling back or over: the wanted weight is simply set again.
         record_read(turn, reading, region, None);
-    } else if reading.weight > region.desired {
+    } else if reading.reach > region.wanted() {
         drift(turn, reading, region, Drift::TowardsCanary);
     } else if is_taken_back(reading, region) {
         turn.roll_back(Cause::HandEdit { region: reading.region.clone() }, false, None);
@@ -119,13 +119,14 @@ fn restarted(reading: &RegionReading, region: &RegionState) -> bool {
 }
 
 fn drift(turn: &mut Turn, reading: &RegionReading, region: &RegionState, kind: Drift) {
-    let known = region.drift == Some(kind) && region.observed == Some(reading.weight);
+    let known = region.drift == Some(kind) && region.seen() == Some(reading.reach);
     if known {
         return;
     }
     turn.record(Event::DriftFound {
         region: reading.region.clone(),
-        observed: reading.weight,
+        observed: reading.reach.weight,
+        mirror: reading.reach.mirror,
         desired: region.desired,
         kind,
         newer: reading.generation.filter(|_| kind == Drift::Newer),
@@ -133,7 +134,7 @@ fn drift(turn: &mut Turn, reading: &RegionReading, region: &RegionState, kind: D
     let holds = kind != Drift::Restart && turn.state.phase.is_live() && turn.state.paused.is_none();
     if holds {
         let reason =
-            format!("the weight in {} was changed to {} by hand", reading.region, reading.weight);
+            format!("the weight in {} was changed to {} by hand", reading.region, reading.reach);
         turn.record(Event::Paused { by: Actor::tidegate(), reason });
     }
 }
@@ -148,7 +149,7 @@ fn record_read(
     let unsettled =
         || (!reading.settled).then(|| "not every instance was seen and agrees".to_owned());
     let note = reading.note.clone().or_else(unsettled);
-    let known = region.observed == Some(reading.weight)
+    let known = region.seen() == Some(reading.reach)
         && region.confirmed == confirmed
         && region.note == note
         && (confirmed.is_none() || region.restart_marker == reading.restart_marker)
@@ -159,7 +160,8 @@ fn record_read(
     }
     turn.record(Event::RegionRead {
         region: reading.region.clone(),
-        weight: reading.weight,
+        weight: reading.reach.weight,
+        mirror: reading.reach.mirror,
         confirmed,
         stored: reading.generation,
         restart_marker: reading.restart_marker.clone(),
@@ -173,7 +175,7 @@ fn see_backends(turn: &mut Turn, reading: &RegionReading, region: &RegionState) 
     if region.backends != Some(backends) {
         turn.record(Event::BackendsSeen { region: reading.region.clone(), backends });
     }
-    let exposed = turn.state.phase.is_live() && reading.weight > Weight::ZERO;
+    let exposed = turn.state.phase.is_live() && !reading.reach.is_none();
     if exposed && canary_is_dead(backends) {
         turn.roll_back(Cause::CanaryUnhealthy { region: reading.region.clone() }, false, None);
     }

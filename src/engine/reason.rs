@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::event::Drift;
 use crate::spec::plan::{CriterionId, Hook};
 use crate::spec::windows::stamp;
-use crate::units::{Millis, RegionName, StageName, Timestamp, Weight};
+use crate::units::{Millis, Reach, RegionName, StageName, Timestamp, Weight};
 
 /// One thing that stands in the way of the next step, or what is going on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,9 +42,9 @@ pub enum Reason {
         /// Where.
         region: RegionName,
         /// Wanted.
-        desired: Weight,
+        desired: Reach,
         /// Read.
-        observed: Option<Weight>,
+        observed: Option<Reach>,
         /// Why not, as the adapter says.
         note: Option<String>,
     },
@@ -53,7 +53,7 @@ pub enum Reason {
         /// Where.
         region: RegionName,
         /// To what.
-        desired: Weight,
+        desired: Reach,
     },
     /// Weights changed, and nobody here did it.
     Drifted {
@@ -62,9 +62,9 @@ pub enum Reason {
         /// What it means.
         kind: Drift,
         /// Read.
-        observed: Option<Weight>,
+        observed: Option<Reach>,
         /// Wanted.
-        desired: Weight,
+        desired: Reach,
     },
     /// Somebody changes a region's weight again and again: two writers, and one of them has to stop.
     Contested {
@@ -247,7 +247,7 @@ impl fmt::Display for Reason {
                 write!(out, "{region}: way back too narrow, the stable slot has no healthy backend")
             }
             Self::NotConfirmed { region, desired, observed, note } => {
-                let read = observed.map_or("nothing".to_owned(), |weight| weight.to_string());
+                let read = observed.map_or("nothing".to_owned(), |reach| reach.to_string());
                 write!(
                     out,
                     "{region}: {desired} wanted, {read} read back{}",
@@ -261,7 +261,7 @@ impl fmt::Display for Reason {
                 )
             }
             Self::Drifted { region, kind, observed, desired } => {
-                let read = observed.map_or("?".to_owned(), |weight| weight.to_string());
+                let read = observed.map_or("?".to_owned(), |reach| reach.to_string());
                 let what = match kind {
                     Drift::Restart => "the load balancer restarted and lost its weights",
                     Drift::TowardsCanary => {

@@ -9,7 +9,7 @@ use super::event::{ArmBackends, ArmSlots, Cause, Clocks, Drift, Event, Fact, Sta
 use super::hooks::{HookState, Standing};
 use super::verdict::Judgement;
 use crate::spec::plan::{CriterionId, Hook, Plan, Stage, Step};
-use crate::units::{Generation, Millis, RegionName, RolloutId, Timestamp, Version, Weight};
+use crate::units::{Generation, Millis, Reach, RegionName, RolloutId, Timestamp, Version, Weight};
 
 /// Everything known of one rollout; nothing in it is not in the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -117,12 +117,18 @@ impl Phase {
 pub struct RegionState {
     /// Wanted canary weight.
     pub desired: Weight,
+    /// Share of the requests that the canary is to get copies of.
+    #[serde(default, skip_serializing_if = "Weight::is_unset")]
+    pub mirror: Weight,
     /// Read back on every instance, at this generation.
     pub confirmed: Option<Generation>,
     /// Last canary weight read; none since the controller started, or while an effect is unknown.
     pub observed: Option<Weight>,
     /// Canary weight that was read last, whatever happened since.
     pub last_read: Weight,
+    /// Share that is copied to the canary, by the same reading.
+    #[serde(default, skip_serializing_if = "Weight::is_unset")]
+    pub mirrored: Weight,
     /// The generation that its targets stored, when it was last confirmed.
     pub stored: Option<Generation>,
     /// The balancer's mark of its own start, when it was last confirmed.
@@ -146,6 +152,20 @@ pub struct RegionState {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_zero(count: &u32) -> bool {
     *count == 0
+}
+
+impl RegionState {
+    /// What is to reach the canary.
+    #[must_use]
+    pub fn wanted(&self) -> Reach {
+        Reach { weight: self.desired, mirror: self.mirror }
+    }
+
+    /// What reaches it; none where it is not known now.
+    #[must_use]
+    pub fn seen(&self) -> Option<Reach> {
+        self.observed.map(|weight| Reach { weight, mirror: self.mirrored })
+    }
 }
 
 /// Nothing is raised until `resume`.
@@ -300,9 +320,9 @@ impl Rollout {
             | Event::RollbackWithdrawn { .. }
             | Event::RollbackOverdue { .. } => approval::apply(self, event, at),
             Event::GateReached { stage, .. } => self.apply_gate(*stage, at),
-            Event::StepEntered { stage, step, generation, weights, .. } => {
+            Event::StepEntered { stage, step, generation, weights, mirrors, .. } => {
                 (self.stage, self.step) = (*stage, *step);
-                self.apply_step(*generation, weights, at);
+                self.apply_step(*generation, weights, mirrors, at);
             }
             Event::RegionRead { .. }
             | Event::BackendsSeen { .. }
@@ -339,7 +359,7 @@ impl Rollout {
             }
             Event::RolledBack => self.end(Phase::RolledBack, at),
             Event::PromotionStarted { generation } => {
-                self.want(*generation, |_| Weight::FULL);
+                self.want(*generation, |_| Weight::FULL.into());
                 self.let_through(*generation);
                 self.enter(Phase::Promoting, at);
             }
@@ -365,7 +385,7 @@ impl Rollout {
     fn apply_rollback(&mut self, cause: &Cause, generation: Generation, at: Timestamp) {
         self.cause = Some(cause.clone());
         self.paused = None;
-        self.want(generation, |_| Weight::ZERO);
+        self.want(generation, |_| Reach::NONE);
         self.enter(Phase::RollingBack, at);
     }
 
@@ -379,11 +399,18 @@ impl Rollout {
         &mut self,
         generation: Generation,
         weights: &BTreeMap<RegionName, Weight>,
+        mirrors: &BTreeMap<RegionName, Weight>,
         at: Timestamp,
     ) {
         self.undecided = false;
         self.clocks = Clocks { polled_at: self.clocks.polled_at, ..Clocks::default() };
-        self.want(generation, |name| weights.get(name).copied().unwrap_or_default());
+        let of = |shares: &BTreeMap<RegionName, Weight>, name: &RegionName| {
+            shares.get(name).copied().unwrap_or_default()
+        };
+        self.want(generation, |name| Reach {
+            weight: of(weights, name),
+            mirror: of(mirrors, name),
+        });
         self.let_through(generation);
         self.enter(Phase::Shifting, at);
     }
@@ -418,8 +445,10 @@ impl Rollout {
         };
         let Some(state) = self.regions.get_mut(region) else { return };
         match event {
-            Event::RegionRead { weight, confirmed, stored, restart_marker, note, .. } => {
-                state.observed = Some(*weight);
+            Event::RegionRead {
+                weight, mirror, confirmed, stored, restart_marker, note, ..
+            } => {
+                (state.observed, state.mirrored) = (Some(*weight), *mirror);
                 state.last_read = *weight;
                 state.confirmed = *confirmed;
                 state.note.clone_from(note);
@@ -434,9 +463,9 @@ impl Rollout {
                 state.observed = None;
                 state.note = Some(what.clone());
             }
-            Event::DriftFound { observed, kind, newer, .. } => {
+            Event::DriftFound { observed, mirror, kind, newer, .. } => {
                 self.found = newer.map_or(self.found, |newer| newer.max(self.found));
-                state.observed = Some(*observed);
+                (state.observed, state.mirrored) = (Some(*observed), *mirror);
                 state.last_read = *observed;
                 state.confirmed = None;
                 state.note = None;
@@ -492,10 +521,10 @@ impl Rollout {
         }
     }
 
-    fn want(&mut self, generation: Generation, weight: impl Fn(&RegionName) -> Weight) {
+    fn want(&mut self, generation: Generation, reach: impl Fn(&RegionName) -> Reach) {
         self.generation = generation;
         for (name, region) in &mut self.regions {
-            region.desired = weight(name);
+            Reach { weight: region.desired, mirror: region.mirror } = reach(name);
             region.confirmed = None;
             region.drift = None;
         }

@@ -8,7 +8,7 @@ use super::verdict::{HoldEvidence, Judgement, Outcome, Undecided, Verdict};
 use super::{approval, hooks, polled};
 use crate::spec::plan::{Authority, OnFail};
 use crate::spec::windows::Closed;
-use crate::units::{Millis, RegionName, Timestamp, Weight};
+use crate::units::{Millis, Reach, RegionName, Timestamp, Weight};
 
 /// Every reason, the most urgent first.
 #[must_use]
@@ -73,12 +73,12 @@ pub(super) fn closed(state: &Rollout, now: Timestamp) -> Option<Reason> {
     }
     let needed = next.steps.iter().map(|step| step.bake).fold(Millis::ZERO, Millis::plus);
     let needed = if step == 0 { needed } else { Millis::ZERO };
-    let weights = &next.steps.get(step)?.weights;
-    let rises = |(name, weight): (&RegionName, &Weight)| {
-        let now = state.regions.get(name).map(|region| region.desired);
-        (now < Some(*weight)).then(|| name.clone())
+    let next = next.steps.get(step)?;
+    let rises = |name: &&RegionName| {
+        let now = state.regions.get(*name).map(RegionState::wanted);
+        now < Some(next.reach(name))
     };
-    let regions: Vec<_> = weights.iter().filter_map(rises).collect();
+    let regions: Vec<_> = next.reached().filter(rises).cloned().collect();
     let Closed { what, until } = calendar.check(&regions, now, needed).err()?;
     Some(Reason::Closed { what, until })
 }
@@ -102,17 +102,18 @@ pub(super) fn idle_everywhere(state: &Rollout) -> bool {
 fn preparing(state: &Rollout) -> Vec<Reason> {
     let mut reasons = Vec::new();
     for (name, region) in &state.regions {
-        match region.observed {
+        match region.seen() {
             None => {
                 reasons.push(Reason::NotRead { region: name.clone(), note: region.note.clone() })
             }
             Some(_) if region.note.is_some() => {
                 reasons.push(Reason::NotRead { region: name.clone(), note: region.note.clone() });
             }
-            Some(Weight::ZERO) => {}
+            Some(Reach::NONE) => {}
             Some(_) if state.plan.authority == Authority::Observe => {}
-            Some(weight) => {
-                reasons.push(Reason::IdleSlotHasTraffic { region: name.clone(), weight })
+            Some(reach) => {
+                let weight = reach.weight.max(reach.mirror);
+                reasons.push(Reason::IdleSlotHasTraffic { region: name.clone(), weight });
             }
         }
     }
@@ -147,21 +148,21 @@ fn unconfirmed(state: &Rollout) -> Vec<Reason> {
             reasons.push(Reason::Drifted {
                 region: region_name,
                 kind,
-                observed: region.observed,
-                desired: region.desired,
+                observed: region.seen(),
+                desired: region.wanted(),
             });
         } else if state.phase == Phase::Baking && region.observed.is_none() {
             reasons.push(Reason::NotRead { region: region_name, note: region.note.clone() });
         } else if state.phase != Phase::Preparing && region.confirmed != Some(state.generation) {
             let by_hand = state.plan.authority == Authority::RollbackOnly
-                && region.observed.is_some_and(|weight| weight < region.desired);
+                && region.seen().is_some_and(|reach| reach < region.wanted());
             reasons.push(if by_hand {
-                Reason::RaiseByHand { region: region_name, desired: region.desired }
+                Reason::RaiseByHand { region: region_name, desired: region.wanted() }
             } else {
                 Reason::NotConfirmed {
                     region: region_name,
-                    desired: region.desired,
-                    observed: region.observed,
+                    desired: region.wanted(),
+                    observed: region.seen(),
                     note: region.note.clone(),
                 }
             });

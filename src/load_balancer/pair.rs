@@ -17,6 +17,9 @@ pub enum Error {
     /// The split names other slots.
     #[error("weights are for other slots than `{0}` and `{1}`")]
     Slots(SlotName, SlotName),
+    /// The split asks for copies of requests.
+    #[error("cannot copy requests")]
+    Copies,
     /// The split does not sum to 100 %.
     #[error("weights sum to {0} hundredths of a percent, not to 10000")]
     Sum(u32),
@@ -61,14 +64,28 @@ impl Pair {
         if one < two { format!("{one}/{two}") } else { format!("{two}/{one}") }
     }
 
-    /// The two weights in the order of `names`; an error unless they are for these slots and sum to 100 %.
+    /// The two weights in the order of `names`; an error unless they are for these slots and sum to 100 %, or where
+    /// requests are to be copied.
     pub fn weights(&self, split: &Split) -> Result<[Weight; 2], Error> {
+        let (weights, copies) = self.weights_and_copies(split)?;
+        if copies == [Weight::ZERO; 2] { Ok(weights) } else { Err(Error::Copies) }
+    }
+
+    /// The two weights and the shares that are copied, each in the order of `names`.
+    pub fn weights_and_copies(&self, split: &Split) -> Result<([Weight; 2], [Weight; 2]), Error> {
         let [one, two] = &self.slots;
         let (Some(first), Some(second), 2) = (split.get(one), split.get(two), split.len()) else {
             return Err(Error::Slots(one.clone(), two.clone()));
         };
         let sum = u32::from(first.hundredths()) + u32::from(second.hundredths());
-        if sum == 10_000 { Ok([*first, *second]) } else { Err(Error::Sum(sum)) }
+        if sum != 10_000 {
+            return Err(Error::Sum(sum));
+        }
+        if split.copies.keys().any(|slot| !self.slots.contains(slot)) {
+            return Err(Error::Slots(one.clone(), two.clone()));
+        }
+        let copies = |slot: &SlotName| split.copies.get(slot).copied().unwrap_or_default();
+        Ok(([*first, *second], [copies(one), copies(two)]))
     }
 
     /// The split in which the first slot has `part` of `whole`; `None` when `whole` is 0 or less than `part`.

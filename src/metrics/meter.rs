@@ -16,7 +16,7 @@ use crate::engine::poll::Measured;
 use crate::metrics::increments::Window;
 use crate::ports::{Checker, MetricsSource, Subject};
 use crate::spec::plan::Analysis;
-use crate::units::{AnalysisName, Millis, Timestamp, Weight};
+use crate::units::{AnalysisName, Millis, Reach, Timestamp};
 use bindings::ArmBindings;
 use memory::Memory;
 
@@ -44,8 +44,8 @@ pub struct LookContext<'a> {
     pub stable: &'a BTreeMap<String, String>,
     /// What checks are asked about.
     pub subject: &'a Subject,
-    /// The canary's confirmed weight here: at 0 only stable is measured, at 100 % only the canary.
-    pub weight: Weight,
+    /// What reaches the canary here: with nothing only stable is measured, at a weight of 100 % only the canary.
+    pub reach: Reach,
     /// The aligned end of the window.
     pub at: Timestamp,
     /// `at` of the previous look; `None` sets origins only: everything is then `NotDue`, missing or an error.

@@ -346,7 +346,7 @@ pub async fn survey(
     (from, step): (Timestamp, Millis),
     each: &mut (dyn FnMut(Timestamp) + Send),
 ) -> Result<Vec<Known>, MetricsError> {
-    let stand = Stand { weight, since: from, not_before: from };
+    let stand = Stand { reach: weight.into(), since: from, not_before: from };
     let stands = plan.regions.keys().map(|name| (name.clone(), stand)).collect();
     let analyses: Vec<Analysis> = plan.analyses.values().cloned().collect();
     let mut clumpiness = Clumpiness::new(step);

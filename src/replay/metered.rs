@@ -12,7 +12,7 @@ use crate::metrics::meter::{LookContext, Meter, Sources};
 use crate::ports::{CheckAnswer, Checker, MetricsError, MetricsSource, Subject};
 use crate::sim::course::Stand;
 use crate::spec::plan::Analysis;
-use crate::units::{AnalysisName, Millis, RegionName, Timestamp, Weight};
+use crate::units::{AnalysisName, Millis, Reach, RegionName, Timestamp, Weight};
 
 /// Where one region's numbers come from.
 pub struct RegionPast {
@@ -103,7 +103,7 @@ impl Metering {
             canary: &past.canary.variables,
             stable: &past.stable.variables,
             subject: &past.subject,
-            weight: self.weight(stand.weight),
+            reach: Reach { weight: self.weight(stand.reach.weight), mirror: stand.reach.mirror },
             at,
             after: self.looked_at,
             not_before: stand.not_before,
@@ -119,8 +119,8 @@ impl Metering {
         let window = self.looked_at.map_or(Millis::ZERO, |before| at.since(before));
         self.looked_at = Some(at);
         self.is_without_stable = is_without_stable(&measured);
-        let weight = share(requests(measured.values()), context.weight);
-        Ok(RegionPoll { weight, window, ready_for: None, measured })
+        let weight = share(requests(measured.values()), context.reach.weight);
+        Ok(RegionPoll { weight, mirror: context.reach.mirror, window, ready_for: None, measured })
     }
 
     /// Where nothing should be left to compare with, there is something as long as stable had traffic.

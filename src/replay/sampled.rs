@@ -42,7 +42,7 @@ impl Past for Sampled {
             let stand = stands.get(name)?;
             let mut look = look.clone();
             look.measured.retain(|name, _| analyses.iter().any(|it| it.name == *name));
-            look.weight = share(requests(look.measured.values()), stand.weight);
+            look.weight = share(requests(look.measured.values()), stand.reach.weight);
             Some((name.clone(), look))
         };
         Ok(regions.into_iter().flatten().filter_map(own).collect())

@@ -139,6 +139,9 @@ pub struct PlannedStage {
     pub regions: Vec<RegionName>,
     /// Canary weight at its end, in percent.
     pub weight_percent: f64,
+    /// Share of the requests that the canary gets copies of, in percent.
+    #[serde(default)]
+    pub mirror_percent: f64,
     /// Bake of its last step, in seconds.
     pub duration_seconds: f64,
     /// What has to be proven.

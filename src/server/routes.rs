@@ -295,6 +295,7 @@ pub(super) async fn plan(
         name: stage.name.to_string(),
         regions: stage.regions.clone(),
         weight_percent: stage.weight.percent(),
+        mirror_percent: stage.mirror.percent(),
         duration_seconds: stage.duration.as_secs_f64(),
         criteria: stage.criteria.iter().map(|criterion| criterion.text.clone()).collect(),
         approvals: stage.approvals.map(|approvals| approvals.required),

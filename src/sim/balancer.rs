@@ -3,7 +3,7 @@
 use super::sample;
 use crate::engine::event::ArmBackends;
 use crate::engine::input::RegionReading;
-use crate::units::{Generation, Millis, RegionName, Weight};
+use crate::units::{Generation, Millis, Reach, RegionName, Weight};
 
 /// What a call came back with.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) enum Trouble {
 pub struct Balancer {
     name: RegionName,
     /// What the data plane does.
-    pub(super) weight: Weight,
+    pub(super) reach: Reach,
     /// The generation stored beside it, if it can store one.
     stored: Option<Generation>,
     stores: bool,
@@ -39,14 +39,14 @@ pub struct Balancer {
     sees_backends: bool,
     restarts: u64,
     /// What it was before our last applied write, and whether somebody else had made it so.
-    past: Option<(Weight, Option<Generation>, bool)>,
+    past: Option<(Reach, Option<Generation>, bool)>,
     pub(super) trouble: Option<Trouble>,
     pub(super) stale_read: bool,
     pub(super) lags_until: Millis,
     pub(super) dark_until: Millis,
     pub(super) canary_dead_until: Millis,
     pub(super) all_dead_until: Millis,
-    late: Vec<(Millis, Weight, Generation)>,
+    late: Vec<(Millis, Reach, Generation)>,
     /// Somebody else changed it since our last applied write.
     pub(super) touched: bool,
 }
@@ -56,7 +56,7 @@ impl Balancer {
     pub(super) fn new(name: RegionName, kind: u8) -> Self {
         Self {
             name,
-            weight: Weight::ZERO,
+            reach: Reach::NONE,
             stored: None,
             stores: kind & 1 == 0,
             shows_restart: kind & 2 == 0,
@@ -83,8 +83,8 @@ impl Balancer {
     pub(super) fn advance(&mut self, now: Millis) {
         let (due, later) = std::mem::take(&mut self.late).into_iter().partition(|it| it.0 <= now);
         self.late = later;
-        for (_, weight, generation) in Vec::from_iter::<Vec<_>>(due) {
-            self.apply(weight, generation);
+        for (_, reach, generation) in Vec::from_iter::<Vec<_>>(due) {
+            self.apply(reach, generation);
         }
     }
 
@@ -95,8 +95,8 @@ impl Balancer {
         }
         let past = self.past.filter(|_| std::mem::take(&mut self.stale_read));
         let mut reading = self.reading(asked_at, now);
-        if let Some((weight, stored, touched)) = past {
-            (reading.weight, reading.generation) = (weight, stored);
+        if let Some((reach, stored, touched)) = past {
+            (reading.reach, reading.generation) = (reach, stored);
             // An old copy of somebody's edit under the same generation is one, for all that can be known.
             self.touched |= touched;
         }
@@ -104,34 +104,34 @@ impl Balancer {
     }
 
     /// Sets it and reads it back, as far as it is well.
-    pub(super) fn set(&mut self, weight: Weight, generation: Generation, now: Millis) -> Answer {
+    pub(super) fn set(&mut self, reach: Reach, generation: Generation, now: Millis) -> Answer {
         if now < self.dark_until {
             return Answer::Unknown(None);
         }
         match self.trouble.take() {
             Some(Trouble::NotSent) => return Answer::NotSent,
             Some(Trouble::WriteLate) if self.stores => {
-                self.late.push((now.plus(Millis::from_secs(45)), weight, generation));
+                self.late.push((now.plus(Millis::from_secs(45)), reach, generation));
                 return Answer::Unknown(None);
             }
             Some(Trouble::Lie) => {}
             Some(Trouble::AnswerLost) => {
-                self.apply(weight, generation);
+                self.apply(reach, generation);
                 return Answer::Unknown(None);
             }
             Some(Trouble::AnswerLate) => {
-                self.apply(weight, generation);
+                self.apply(reach, generation);
                 return Answer::Unknown(Some(self.reading(generation, now)));
             }
-            _ => self.apply(weight, generation),
+            _ => self.apply(reach, generation),
         }
         Answer::Read(self.reading(generation, now))
     }
 
     /// Somebody sets the weight by hand; what is stored beside it stays.
-    pub(super) fn edit(&mut self, weight: Weight) {
+    pub(super) fn edit(&mut self, reach: impl Into<Reach>) {
         self.touched = true;
-        self.weight = weight;
+        self.reach = reach.into();
     }
 
     /// Another controller sets weight and generation.
@@ -158,12 +158,12 @@ impl Balancer {
         self.all_dead_until = Millis::ZERO;
     }
 
-    fn apply(&mut self, weight: Weight, generation: Generation) {
+    fn apply(&mut self, reach: Reach, generation: Generation) {
         if self.stored.is_some_and(|stored| stored > generation) {
             return;
         }
-        self.past = Some((self.weight, self.stored, self.touched));
-        self.weight = weight;
+        self.past = Some((self.reach, self.stored, self.touched));
+        self.reach = reach;
         self.stored = Some(generation).filter(|_| self.stores);
         self.touched = false;
     }
@@ -173,7 +173,7 @@ impl Balancer {
         RegionReading {
             region: self.name.clone(),
             asked_at,
-            weight: self.weight,
+            reach: self.reach,
             settled,
             generation: self.stored,
             restart_marker: self.shows_restart.then(|| format!("start-{}", self.restarts)),

@@ -8,7 +8,7 @@ use super::world::World;
 use crate::engine::event::{Cause, Drift, Event};
 use crate::engine::rollout::{Phase, Rollout};
 use crate::spec::plan::{Authority, Hook};
-use crate::units::{Generation, Millis, RegionName, Timestamp, Weight};
+use crate::units::{Generation, Millis, Reach, RegionName, Timestamp, Weight};
 
 /// What was promised and is being watched.
 #[derive(Debug, Default)]
@@ -36,8 +36,9 @@ impl Checks {
     /// A fact is about to be recorded.
     pub(super) fn fact(&mut self, state: &Rollout, event: &Event, world: &World) {
         match event {
-            Event::RegionRead { region, weight, confirmed: Some(_), .. } => {
-                self.expect_weight(state, world, region, *weight, "confirmed");
+            Event::RegionRead { region, weight, mirror, confirmed: Some(_), .. } => {
+                let reach = Reach { weight: *weight, mirror: *mirror };
+                self.expect_weight(state, world, region, reach, "confirmed");
             }
             Event::Prepared => self.expect_done(state, world, &[Hook::Deploy]),
             Event::RolledBack => self.expect_weights(state, world, Weight::ZERO, "rolled back"),
@@ -104,7 +105,7 @@ impl Checks {
 
     fn expect_weights(&mut self, state: &Rollout, world: &World, weight: Weight, what: &str) {
         for name in state.regions.keys() {
-            self.expect_weight(state, world, name, weight, what);
+            self.expect_weight(state, world, name, weight.into(), what);
         }
     }
 
@@ -114,13 +115,13 @@ impl Checks {
         state: &Rollout,
         world: &World,
         region: &RegionName,
-        weight: Weight,
+        reach: Reach,
         what: &str,
     ) {
         let balancer = &world.balancers[region];
-        if balancer.weight != weight && !balancer.touched {
-            let (phase, real) = (state.phase, balancer.weight);
-            let text = format!("{what} at {weight} in {region}, but it is {real} ({phase:?})");
+        if balancer.reach != reach && !balancer.touched {
+            let (phase, real) = (state.phase, balancer.reach);
+            let text = format!("{what} at {reach} in {region}, but it is {real} ({phase:?})");
             self.violations.push(text);
         }
     }
@@ -132,16 +133,16 @@ impl Checks {
         recorded: &Recorded,
         balancer: &Balancer,
         region: &RegionName,
-        weight: Weight,
+        reach: Reach,
         generation: Generation,
     ) {
         let mut broken = |text: &str| {
-            self.violations.push(format!("{region} is set to {weight} under {generation}: {text}"));
+            self.violations.push(format!("{region} is set to {reach} under {generation}: {text}"));
         };
-        if recorded.intent(generation, region) != Some(weight) {
+        if recorded.intent(generation, region) != Some(reach) {
             broken("not what was recorded last");
         }
-        let raises = weight > balancer.weight && !balancer.touched;
+        let raises = reach > balancer.reach && !balancer.touched;
         match state.plan.authority {
             Authority::Observe => broken("although it only observes"),
             Authority::RollbackOnly if raises => broken("a raise by hand alone"),
@@ -150,7 +151,7 @@ impl Checks {
         if raises && state.is_held() {
             broken("a raise while paused");
         }
-        if state.phase == Phase::RollingBack && weight > Weight::ZERO {
+        if state.phase == Phase::RollingBack && !reach.is_none() {
             broken("not back");
         }
         if raises && state.regions[region].backends.is_some_and(|it| it.canary_healthy == 0) {

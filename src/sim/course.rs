@@ -17,7 +17,7 @@ use crate::engine::poll::{Poll, RegionPoll};
 use crate::engine::rollout::Rollout;
 use crate::engine::verdict::Judgement;
 use crate::spec::plan::{Analysis, Plan};
-use crate::units::{AnalysisName, Millis, RegionName, Timestamp, Weight};
+use crate::units::{AnalysisName, Millis, Reach, RegionName, Timestamp, Weight};
 
 /// Rounds of acting within one turn; a world that is well needs two.
 const ROUNDS_MAX: usize = 8;
@@ -35,11 +35,11 @@ pub struct Course {
     violations: Vec<String>,
 }
 
-/// The weight that a region was confirmed at.
+/// What a region was confirmed at.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stand {
-    /// Canary's.
-    pub weight: Weight,
+    /// What reaches the canary.
+    pub reach: Reach,
     /// When it was confirmed.
     pub since: Timestamp,
     /// Nothing from before counts.
@@ -88,7 +88,7 @@ impl Course {
     /// Canary weights that the load balancers have.
     #[must_use]
     pub fn weights(&self) -> BTreeMap<RegionName, Weight> {
-        self.balancers.iter().map(|(name, it)| (name.clone(), it.weight)).collect()
+        self.balancers.iter().map(|(name, it)| (name.clone(), it.reach.weight)).collect()
     }
 
     /// The regions to be looked at.
@@ -169,12 +169,15 @@ impl Course {
 
     /// Windows begin with a confirmed weight and never reach over a change.
     fn follow(&mut self, event: &Event) {
-        let Event::RegionRead { region, weight, confirmed: Some(_), .. } = event else { return };
-        if self.stands.get(region).is_none_or(|known| known.weight != *weight) {
+        let Event::RegionRead { region, weight, mirror, confirmed: Some(_), .. } = event else {
+            return;
+        };
+        let reach = Reach { weight: *weight, mirror: *mirror };
+        if self.stands.get(region).is_none_or(|known| known.reach != reach) {
             let plan = self.state.plan.regions.get(region);
             let settle = plan.map_or(Millis::ZERO, |plan| plan.settle);
             let not_before = self.now.plus(settle);
-            let stand = Stand { weight: *weight, since: self.now, not_before };
+            let stand = Stand { reach, since: self.now, not_before };
             self.stands.insert(region.clone(), stand);
         }
     }
@@ -202,7 +205,9 @@ impl Course {
         let Some(balancer) = self.balancers.get_mut(action.region()) else { return };
         let answer = match action {
             Action::Read { .. } => balancer.read(self.state.generation, real),
-            Action::Set { weight, generation, .. } => balancer.set(*weight, *generation, real),
+            Action::Set { weight, mirror, generation, .. } => {
+                balancer.set(Reach { weight: *weight, mirror: *mirror }, *generation, real)
+            }
         };
         match answer {
             Answer::Read(reading) => self.turn(&Input::Read(Box::new(reading))),

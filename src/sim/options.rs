@@ -109,6 +109,9 @@ pub(super) fn plan(random: &mut impl Rng) -> Plan {
     if random.random_bool(0.4) {
         add_steps(&mut plan, random);
     }
+    if random.random_bool(0.2) {
+        plan.stages.insert(0, sample::mirror("us_east_1", 20.0));
+    }
     plan
 }
 
@@ -131,14 +134,15 @@ fn add_steps(plan: &mut Plan, random: &mut impl Rng) {
     if random.random_bool(0.5) {
         for region in &regions[..regions.len() - 1] {
             weights.insert(region.clone(), last.weights[region]);
-            steps.push(Step { weights: weights.clone(), bake: Millis::from_secs(10) });
+            let (weights, bake) = (weights.clone(), Millis::from_secs(10));
+            steps.push(Step { weights, bake, ..last.clone() });
         }
     } else {
         for percent in [28.0, 60.0].into_iter().map(sample::percent) {
             let lower = |weight: &&mut crate::units::Weight| **weight > percent;
             let mut half = last.weights.clone();
             half.values_mut().filter(lower).for_each(|weight| *weight = percent);
-            steps.push(Step { weights: half, bake: Millis::from_secs(10) });
+            steps.push(Step { weights: half, bake: Millis::from_secs(10), ..last.clone() });
         }
     }
     steps.push(last);

@@ -6,14 +6,14 @@ use super::sample;
 use crate::engine::event::{Event, Fact};
 use crate::engine::rollout::Rollout;
 use crate::spec::plan::Plan;
-use crate::units::{Generation, RegionName, RolloutId, Timestamp, Weight};
+use crate::units::{Generation, Reach, RegionName, RolloutId, Timestamp, Weight};
 
 /// Facts in order, and the weights that they ask for by generation.
 #[derive(Debug)]
 pub(super) struct Recorded {
     facts: Vec<Fact>,
     id: RolloutId,
-    wanted: BTreeMap<Generation, BTreeMap<RegionName, Weight>>,
+    wanted: BTreeMap<Generation, BTreeMap<RegionName, Reach>>,
 }
 
 impl Recorded {
@@ -21,7 +21,7 @@ impl Recorded {
         let id = RolloutId { service: plan.service.clone(), number: 1 };
         let mut recorded = Self { facts: Vec::new(), id, wanted: BTreeMap::new() };
         let started = sample::started(plan);
-        let zero = started.plan.regions.keys().map(|name| (name.clone(), Weight::ZERO)).collect();
+        let zero = started.plan.regions.keys().map(|name| (name.clone(), Reach::NONE)).collect();
         recorded.wanted.insert(started.generation, zero);
         recorded.append(Event::Started(Box::new(started)), at);
         recorded
@@ -48,7 +48,7 @@ impl Recorded {
     }
 
     /// The weight that was recorded for a region, if `generation` is the newest.
-    pub(super) fn intent(&self, generation: Generation, region: &RegionName) -> Option<Weight> {
+    pub(super) fn intent(&self, generation: Generation, region: &RegionName) -> Option<Reach> {
         let (newest, weights) = self.wanted.last_key_value()?;
         (*newest == generation).then(|| weights.get(region).copied()).flatten()
     }
@@ -57,14 +57,20 @@ impl Recorded {
         self.wanted.last_key_value().map_or(Generation(0), |(newest, _)| *newest)
     }
 
-    fn asks(&self, event: &Event) -> Option<(Generation, BTreeMap<RegionName, Weight>)> {
-        let newest: &BTreeMap<RegionName, Weight> = self.wanted.last_key_value()?.1;
-        let all = |weight: Weight| newest.keys().map(|name| (name.clone(), weight)).collect();
+    fn asks(&self, event: &Event) -> Option<(Generation, BTreeMap<RegionName, Reach>)> {
+        let newest: &BTreeMap<RegionName, Reach> = self.wanted.last_key_value()?.1;
+        let all = |weight: Reach| newest.keys().map(|name| (name.clone(), weight)).collect();
         match event {
-            Event::StepEntered { generation, weights, .. } => Some((*generation, weights.clone())),
+            Event::StepEntered { generation, weights, mirrors, .. } => {
+                let reach = |(name, weight): (&RegionName, &Weight)| {
+                    let mirror = mirrors.get(name).copied().unwrap_or_default();
+                    (name.clone(), Reach { weight: *weight, mirror })
+                };
+                Some((*generation, weights.iter().map(reach).collect()))
+            }
             Event::Resumed { generation, .. } => Some((*generation, newest.clone())),
-            Event::RollbackStarted { generation, .. } => Some((*generation, all(Weight::ZERO))),
-            Event::PromotionStarted { generation } => Some((*generation, all(Weight::FULL))),
+            Event::RollbackStarted { generation, .. } => Some((*generation, all(Reach::NONE))),
+            Event::PromotionStarted { generation } => Some((*generation, all(Weight::FULL.into()))),
             _ => None,
         }
     }

@@ -66,8 +66,9 @@ pub fn stage(name: &str, before: Option<&Stage>, regions: &[&str], weight: f64) 
         at: place(3),
         regions: regions.iter().map(|name| region(name)).collect(),
         weight: percent(weight),
+        mirror: Weight::ZERO,
         criteria: vec![criterion(name, 5)],
-        steps: vec![Step { weights, bake: BAKE }],
+        steps: vec![Step { weights, mirrors: BTreeMap::new(), bake: BAKE }],
         duration: BAKE,
         max_duration: BAKE.plus(BAKE),
         min_requests: 1_000,
@@ -153,13 +154,23 @@ pub fn person() -> Actor {
     Actor { name: "ada".to_owned(), note: None }
 }
 
+/// A stage that copies this share of a region's requests to the canary, before it has any weight.
+#[must_use]
+pub fn mirror(name: &str, share: f64) -> Stage {
+    let (at, share) = (region(name), percent(share));
+    let stage = stage("mirror", None, &[], 0.0);
+    let steps =
+        vec![Step { weights: BTreeMap::new(), mirrors: [(at.clone(), share)].into(), bake: BAKE }];
+    Stage { regions: vec![at], mirror: share, steps, ..stage }
+}
+
 /// A settled reading that stores the generation and sees two healthy backends per arm.
 #[must_use]
 pub fn reading(name: &str, weight: f64, generation: u64) -> RegionReading {
     RegionReading {
         region: region(name),
         asked_at: Generation(generation),
-        weight: percent(weight),
+        reach: percent(weight).into(),
         settled: true,
         generation: Some(Generation(generation)),
         restart_marker: Some("start-1".to_owned()),
@@ -188,7 +199,7 @@ pub fn judgement(state: &Rollout, outcome: &Outcome, requests: u64) -> Judgement
     let exposed = state
         .regions
         .iter()
-        .filter(|(_, region)| region.observed.unwrap_or(region.desired) > Weight::ZERO);
+        .filter(|(_, region)| !region.seen().unwrap_or(region.wanted()).is_none());
     let stages = state.plan.stages.iter().take(state.stage + 1);
     let verdict = |criterion: &Criterion| Verdict {
         criterion: criterion.id.clone(),

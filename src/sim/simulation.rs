@@ -23,7 +23,7 @@ use crate::engine::rollout::{Phase, Rollout};
 use crate::engine::verdict::DataState;
 use crate::engine::why::why;
 use crate::spec::plan::Plan;
-use crate::units::{Generation, Millis, RegionName};
+use crate::units::{Generation, Millis, Reach, RegionName};
 
 /// Time between two looks of the driver.
 const TICK: Millis = Millis::from_secs(5);
@@ -176,7 +176,7 @@ impl Simulation {
         self.world.advance(TICK, generation, &mut self.coverage);
         if let Some(statistician) = &mut self.statistician {
             let balancers = &self.world.balancers;
-            statistician.users.pass(TICK, self.state.stage, |name| balancers[name].weight);
+            statistician.users.pass(TICK, self.state.stage, |name| balancers[name].reach);
         }
         if !self.healed && self.world.real >= self.options.faults_until {
             self.healed = true;
@@ -339,24 +339,18 @@ impl Simulation {
         let generation = self.state.generation;
         let Some(balancer) = self.world.balancers.get_mut(region) else { return Ok(()) };
         let answer = match action {
-            Some(Action::Set { weight, generation, .. }) => {
+            Some(Action::Set { weight, mirror, generation, .. }) => {
+                let reach = Reach { weight, mirror };
                 let trouble = balancer.trouble;
-                self.checks.write(
-                    &self.state,
-                    &self.recorded,
-                    balancer,
-                    region,
-                    weight,
-                    generation,
-                );
-                let answer = balancer.set(weight, generation, real);
+                self.checks.write(&self.state, &self.recorded, balancer, region, reach, generation);
+                let answer = balancer.set(reach, generation, real);
                 if let Some(trouble) = trouble {
                     self.coverage.see("struck", &trouble);
                 }
                 self.quiet_ticks = 0;
-                self.note(|| format!("set {region} to {weight} under {generation}: {answer:?}"));
+                self.note(|| format!("set {region} to {reach} under {generation}: {answer:?}"));
                 self.die_at(CrashPoint::AfterSend)?;
-                self.echo(answer, weight, generation)
+                self.echo(answer, reach, generation)
             }
             _ => balancer.read(generation, real),
         };
@@ -392,10 +386,10 @@ impl Simulation {
         Ok(())
     }
 
-    fn echo(&self, answer: Answer, weight: crate::units::Weight, generation: Generation) -> Answer {
+    fn echo(&self, answer: Answer, reach: Reach, generation: Generation) -> Answer {
         match answer {
             Answer::Read(mut reading) if self.options.believes_echo => {
-                (reading.weight, reading.settled) = (weight, true);
+                (reading.reach, reading.settled) = (reach, true);
                 reading.generation = reading.generation.map(|_| generation);
                 Answer::Read(reading)
             }

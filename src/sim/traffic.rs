@@ -6,7 +6,7 @@ use statrs::distribution::{ContinuousCDF, LogNormal};
 
 use crate::engine::poll::{Arm, ArmHistogram, Measured};
 use crate::spec::plan::Measurement;
-use crate::units::{Millis, RegionName, Weight};
+use crate::units::{Millis, Reach, RegionName};
 
 /// Spread of response times, as the standard deviation of their logarithm.
 const LATENCY_SPREAD: f64 = 0.7;
@@ -123,11 +123,11 @@ struct Requests {
 }
 
 impl Window {
-    /// Draws a window of `length`; an arm without weight has nothing.
+    /// Draws a window of `length`; an arm that nothing reaches has nothing.
     pub(super) fn draw(
         traffic: &Traffic,
         canary: Behaviour,
-        weight: Weight,
+        reach: Reach,
         length: Millis,
         sway: &mut Sway,
         random: &mut impl Rng,
@@ -135,15 +135,15 @@ impl Window {
         let seconds = length.as_secs_f64();
         sway.next(random, seconds);
         let shared = traffic.sway * sway.0;
-        let mut arm = |behaviour: Behaviour, weight: Weight| {
-            (!weight.is_zero()).then(|| {
-                let mean = traffic.per_second * seconds * weight.fraction();
+        let mut arm = |behaviour: Behaviour, share: f64| {
+            (share > 0.0).then(|| {
+                let mean = traffic.per_second * seconds * share;
                 Requests::draw(behaviour, mean, shared, &traffic.edges, random)
             })
         };
         Self {
-            canary: arm(canary, weight),
-            stable: arm(traffic.stable, weight.complement()),
+            canary: arm(canary, reach.weight.fraction() + reach.mirror.fraction()),
+            stable: arm(traffic.stable, reach.weight.complement().fraction()),
             edges: traffic.edges.clone(),
             holds: canary.holds,
         }

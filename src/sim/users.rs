@@ -15,7 +15,7 @@ use crate::engine::poll::{Measured, Poll, RegionPoll};
 use crate::engine::rollout::Rollout;
 use crate::engine::verdict::Judgement;
 use crate::spec::plan::{CriterionId, Plan};
-use crate::units::{Generation, Millis, RegionName, Timestamp, Weight};
+use crate::units::{Generation, Millis, Reach, RegionName, Timestamp};
 
 /// Requests per second and region.
 const PER_SECOND: f64 = 20_000.0;
@@ -42,7 +42,7 @@ struct Kept {
 /// Since when a region is measured at one confirmed weight.
 #[derive(Debug, Clone)]
 struct Origin {
-    weight: Weight,
+    reach: Reach,
     read: Option<(Millis, Window)>,
 }
 
@@ -74,14 +74,14 @@ impl Users {
         &mut self,
         time: Millis,
         stage: usize,
-        weight: impl Fn(&RegionName) -> Weight,
+        reach: impl Fn(&RegionName) -> Reach,
     ) {
         self.tick += 1;
         for (index, (name, (sway, counted))) in self.counters.iter_mut().enumerate() {
             let stream = self.tick << 8 | index as u64;
             let mut random = Pcg64Mcg::seed_from_u64(self.seed ^ stream.rotate_left(20));
             let canary = self.traffic.canary_in(name, stage);
-            let came = Window::draw(&self.traffic, canary, weight(name), time, sway, &mut random);
+            let came = Window::draw(&self.traffic, canary, reach(name), time, sway, &mut random);
             counted.add(&came);
         }
     }
@@ -126,10 +126,12 @@ impl Statistician {
     /// Windows begin with a confirmed weight and never reach over a change.
     pub(super) fn follow(&mut self, event: &Event) {
         match event {
-            Event::RegionRead { region, weight, confirmed: Some(_), .. }
-                if self.now.regions.get(region).is_none_or(|known| known.weight != *weight) =>
-            {
-                let fresh = Origin { weight: *weight, read: None };
+            Event::RegionRead { region, weight, mirror, confirmed: Some(_), .. } => {
+                let reach = Reach { weight: *weight, mirror: *mirror };
+                if self.now.regions.get(region).is_some_and(|known| known.reach == reach) {
+                    return;
+                }
+                let fresh = Origin { reach, read: None };
                 self.now.regions.insert(region.clone(), fresh);
             }
             Event::DriftFound { region, .. } => {
@@ -175,7 +177,8 @@ impl Origin {
     fn look(&mut self, users: &Users, name: &RegionName, plan: &Plan, real: Millis) -> RegionPoll {
         let Some((_, counted)) = users.counters.get(name) else {
             return RegionPoll {
-                weight: self.weight,
+                weight: self.reach.weight,
+                mirror: self.reach.mirror,
                 window: Millis::ZERO,
                 ready_for: None,
                 measured: BTreeMap::new(),
@@ -190,6 +193,7 @@ impl Origin {
         };
         let measured =
             plan.analyses.iter().map(|(name, analysis)| (name.clone(), measured(analysis)));
-        RegionPoll { weight: self.weight, window, ready_for: None, measured: measured.collect() }
+        let Reach { weight, mirror } = self.reach;
+        RegionPoll { weight, mirror, window, ready_for: None, measured: measured.collect() }
     }
 }

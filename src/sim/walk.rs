@@ -12,7 +12,7 @@ use crate::engine::poll::{Measured, RegionPoll};
 use crate::engine::rollout::{Phase, Rollout};
 use crate::engine::verdict::{Judgement, Outcome};
 use crate::spec::plan::{Analysis, CriterionId, Measurement, Plan};
-use crate::units::{AnalysisName, Millis, RegionName, Timestamp, Weight};
+use crate::units::{AnalysisName, Millis, Reach, RegionName, Timestamp, Weight};
 
 const START: Timestamp = Timestamp(1_000_000_000);
 
@@ -142,10 +142,11 @@ impl Walk {
             let length = measuring.looked_at.map_or(Millis::ZERO, |before| at.since(before));
             let canary = self.traffic.canary_in(name, stage);
             let sway = self.sways.entry(name.clone()).or_default();
-            let (weight, random) = (stand.weight, &mut self.random);
-            let window = Window::draw(&self.traffic, canary, weight, length, sway, random);
+            let (reach, random) = (stand.reach, &mut self.random);
+            let window = Window::draw(&self.traffic, canary, reach, length, sway, random);
             let measured = measuring.measure(&analyses, &window, at);
-            let look = RegionPoll { weight, window: length, ready_for: None, measured };
+            let Reach { weight, mirror } = reach;
+            let look = RegionPoll { weight, mirror, window: length, ready_for: None, measured };
             regions.insert(name.clone(), look);
         }
         regions

@@ -11,7 +11,7 @@ use super::metrics::Metrics;
 use super::programs::Programs;
 use crate::engine::input::{Command, RegionReading};
 use crate::spec::plan::{Authority, Plan};
-use crate::units::{Generation, Millis, RegionName, Timestamp, Weight};
+use crate::units::{Generation, Millis, Reach, RegionName, Timestamp};
 
 const DAY: Millis = Millis::from_secs(86_400);
 
@@ -149,9 +149,9 @@ impl World {
     }
 
     /// A person sets a region's weight by hand.
-    pub(super) fn set_by_hand(&mut self, region: &RegionName, weight: Weight) {
+    pub(super) fn set_by_hand(&mut self, region: &RegionName, reach: Reach) {
         if let Some(balancer) = self.balancers.get_mut(region) {
-            balancer.edit(weight);
+            balancer.edit(reach);
         }
     }
 }

@@ -17,7 +17,7 @@ use super::plan::{
     Stage, Test,
 };
 use super::selector::{self, Track};
-use super::steps;
+use super::steps::{self, Before};
 use crate::units::{AnalysisName, Millis, RegionName, ServiceName, Version, Weight};
 
 /// Canary requests without which nothing passes, unless the pipeline says otherwise.
@@ -102,7 +102,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn stages(&mut self, pipeline: &PipelineFile) -> Vec<Stage> {
-        let mut before: BTreeMap<RegionName, Weight> = BTreeMap::new();
+        let mut before = Before::default();
         let mut stages = Vec::new();
         for file in &pipeline.stages {
             stages.extend(self.stage(pipeline, file, &mut before));
@@ -114,22 +114,29 @@ impl Builder<'_> {
         &mut self,
         pipeline: &PipelineFile,
         file: &StageFile,
-        before: &mut BTreeMap<RegionName, Weight>,
+        before: &mut Before,
     ) -> Option<Stage> {
         let regions = self.regions(file);
         let criteria = self.criteria(&file.criteria, Side::Criterion, file.name.as_str());
         let times = self.times(pipeline, file);
         let asked = file.weight.as_ref()?;
         let weight = asked.value.min(pipeline.policy.holdback.complement());
-        self.rises(file, asked.span, weight, &regions, before);
+        match &file.mirror {
+            Some(mirror) => self.mirrors(file, mirror, &regions, before),
+            None => self.rises(file, asked.span, weight, &regions, &before.weights),
+        }
         let (duration, max_duration) = times?;
         let steps = steps::expand(&mut self.decoder, file, weight, &regions, duration, before);
-        before.extend(steps.last().map(|step| step.weights.clone()).unwrap_or_default());
+        if let Some(last) = steps.last() {
+            before.weights.clone_from(&last.weights);
+            before.mirrors.clone_from(&last.mirrors);
+        }
         Some(Stage {
             name: file.name.clone(),
             at: self.decoder.at(file.span),
             regions,
             weight,
+            mirror: file.mirror.as_ref().map(|mirror| mirror.value).unwrap_or_default(),
             criteria,
             steps,
             duration,
@@ -227,6 +234,32 @@ impl Builder<'_> {
                 message,
                 "raise the weight, name more regions, or drop the stage",
             );
+        }
+    }
+
+    /// Copies come before any weight, in one step.
+    fn mirrors(
+        &mut self,
+        file: &StageFile,
+        mirror: &Spanned<Weight>,
+        regions: &[RegionName],
+        before: &Before,
+    ) {
+        let had = |region: &RegionName| before.weights.get(region).copied().unwrap_or_default();
+        if let Some(region) = regions.iter().find(|region| !had(region).is_zero()) {
+            let message = format!(
+                "`{}` mirrors in {region}, where the canary has {} by then",
+                file.name,
+                had(region)
+            );
+            let help = "a region mirrors before it shifts: move the stage forward";
+            self.decoder.error(codes::MIRROR, mirror.span, message, help);
+        } else if !regions.is_empty()
+            && regions.iter().all(|region| before.mirrors.get(region) == Some(&mirror.value))
+        {
+            let message = format!("`{}` changes nothing after the stage before", file.name);
+            let help = "mirror another share, name more regions, or drop the stage";
+            self.decoder.error(codes::STAGES_NOT_INCREASING, mirror.span, message, help);
         }
     }
 

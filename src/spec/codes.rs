@@ -82,6 +82,9 @@ codes! {
     STAGES_NOT_INCREASING = "pipeline::stages_not_increasing";
     /// The steps of a stage rise, and end below or at the weight of the stage.
     STEPS_NOT_INCREASING = "pipeline::steps_not_increasing";
+    /// Copies of requests (`mirror`) come before a region has any canary weight, and only where its load balancers can
+    /// copy requests: otherwise copies and real requests would get into the same numbers, or nothing would happen.
+    MIRROR = "pipeline::mirror";
     /// A region that the fleet does not have.
     UNKNOWN_REGION = "pipeline::unknown_region";
     /// A region stands twice in one stage.

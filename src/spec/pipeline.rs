@@ -55,8 +55,10 @@ pub struct StageFile {
     pub span: Span,
     /// Its regions.
     pub regions: Vec<Spanned<RegionName>>,
-    /// Weight within each region.
+    /// Weight within each region; 0 where requests are only mirrored.
     pub weight: Option<Spanned<Weight>>,
+    /// Share of the requests that the canary gets copies of.
+    pub mirror: Option<Spanned<Weight>>,
     /// Criteria as written.
     pub criteria: Vec<Spanned<String>>,
     /// Bake of the last step.
@@ -183,18 +185,8 @@ fn decode_stage(
         }
         Some(regions)
     });
-    let weight = fields.require(decoder, "traffic_percentage", |decoder, node| {
-        let value = decoder.weight(node)?;
-        if value.is_zero() {
-            decoder.error(
-                codes::INVALID_WEIGHT,
-                node.span,
-                "a stage without traffic shows nothing",
-                "",
-            );
-        }
-        Some(Spanned { value, span: node.span })
-    });
+    let mirror = fields.get(decoder, "mirror", decode_mirror);
+    let weight = decode_stage_weight(decoder, &mut fields, mirror.is_some());
     let duration = fields.require(decoder, "duration", |decoder, node| {
         let value = decoder.duration(node)?;
         if value == Millis::ZERO {
@@ -220,6 +212,7 @@ fn decode_stage(
         span,
         regions: regions.unwrap_or_default(),
         weight,
+        mirror,
         criteria: criteria.unwrap_or_default(),
         duration,
         steps,
@@ -228,6 +221,39 @@ fn decode_stage(
         gate,
         approvals,
     })
+}
+
+/// A stage that mirrors has no weight yet: copies beside it would get into the same numbers.
+fn decode_stage_weight(
+    decoder: &mut Decoder,
+    fields: &mut Fields<'_>,
+    mirrors: bool,
+) -> Option<Spanned<Weight>> {
+    let read = |decoder: &mut Decoder, node: &Node| {
+        let value = decoder.weight(node)?;
+        if value.is_zero() != mirrors {
+            let (message, help) = if mirrors {
+                ("a stage either mirrors or shifts weights", "say 0, and shift in the next stage")
+            } else {
+                ("a stage without traffic shows nothing", "raise it, or say `mirror: 10%`")
+            };
+            decoder.error(codes::INVALID_WEIGHT, node.span, message, help);
+        }
+        Some(Spanned { value, span: node.span })
+    };
+    if mirrors && fields.key_span("traffic_percentage").is_none() {
+        return Some(Spanned { value: Weight::ZERO, span: fields.span });
+    }
+    fields.require(decoder, "traffic_percentage", read)
+}
+
+fn decode_mirror(decoder: &mut Decoder, node: &Node) -> Option<Spanned<Weight>> {
+    let value = decoder.weight(node)?;
+    if value.is_zero() {
+        let help = "say how many of the requests are copied, such as 10%";
+        decoder.error(codes::INVALID_WEIGHT, node.span, "0 mirrors nothing", help);
+    }
+    Some(Spanned { value, span: node.span })
 }
 
 fn decode_step(decoder: &mut Decoder, node: &Node) -> Option<StepFile> {

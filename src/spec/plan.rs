@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::windows::{Calendar, Freeze, Window};
 use crate::units::{
-    AnalysisName, Millis, PipelineName, RegionName, ServiceName, StageName, Weight,
+    AnalysisName, Millis, PipelineName, Reach, RegionName, ServiceName, StageName, Weight,
 };
 
 /// Everything a rollout needs to know, frozen when it starts.
@@ -110,6 +110,9 @@ pub struct Stage {
     pub regions: Vec<RegionName>,
     /// Canary weight within each named region at the end of the stage.
     pub weight: Weight,
+    /// Share of the requests there that the canary gets copies of, before it gets any weight.
+    #[serde(default, skip_serializing_if = "Weight::is_unset")]
+    pub mirror: Weight,
     /// What must be proven; may be empty.
     pub criteria: Vec<Criterion>,
     /// The steps to get there; the last one holds `weight` in every region of the stage. At least one.
@@ -143,8 +146,27 @@ pub struct Approvals {
 pub struct Step {
     /// Canary weight of every region that has one from this step on (earlier stages' regions included).
     pub weights: BTreeMap<RegionName, Weight>,
+    /// Share of the requests that the canary gets copies of, of every region without weight that mirrors.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mirrors: BTreeMap<RegionName, Weight>,
     /// Bake of this step.
     pub bake: Millis,
+}
+
+impl Step {
+    /// What reaches the canary in a region from this step on.
+    #[must_use]
+    pub fn reach(&self, region: &RegionName) -> Reach {
+        let of = |shares: &BTreeMap<RegionName, Weight>| shares.get(region).copied();
+        let (weight, mirror) = (of(&self.weights), of(&self.mirrors));
+        Reach { weight: weight.unwrap_or_default(), mirror: mirror.unwrap_or_default() }
+    }
+
+    /// Every region that something reaches the canary in.
+    pub fn reached(&self) -> impl Iterator<Item = &RegionName> {
+        let some = self.weights.iter().chain(&self.mirrors);
+        some.filter(|(_, share)| !share.is_zero()).map(|(name, _)| name)
+    }
 }
 
 /// Position in a file that a user wrote.

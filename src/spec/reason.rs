@@ -65,6 +65,7 @@ pub fn plan(pipeline: &PipelineFile, plan: &Plan, fleet: &Fleet, problems: &mut 
     reasoner.windows();
     reasoner.keeping();
     reasoner.coarse();
+    reasoner.mirrors();
     reasoner.lingering();
 }
 
@@ -249,6 +250,28 @@ impl<'a> Reasoner<'a> {
                 _ => "a whole or half percent always fits",
             };
             self.say(Severity::Error, codes::TOO_FINE, file.span, message, help);
+        }
+    }
+
+    /// Copies that a load balancer cannot make.
+    fn mirrors(&mut self) {
+        let (pipeline, plan) = (self.pipeline, self.plan);
+        for (stage, file) in plan.stages.iter().zip(&pipeline.stages) {
+            let cannot = |(region, target): &(&RegionName, &Target)| {
+                let copies = target.adapter.capabilities().mirror.copies(stage.mirror);
+                stage.regions.contains(region) && !copies
+            };
+            let Some((region, target)) = self.targets().find(cannot) else { continue };
+            let message = format!(
+                "{region} {} cannot mirror {}: `{}` {}",
+                target.name,
+                stage.mirror,
+                target.adapter.kind(),
+                target.adapter.capabilities().mirror.says()
+            );
+            let help = "start with a small weight there instead";
+            let span = file.mirror.as_ref().map_or(file.span, |mirror| mirror.span);
+            self.say(Severity::Error, codes::MIRROR, span, message, help);
         }
     }
 

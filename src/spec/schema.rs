@@ -110,8 +110,10 @@ struct FreezeBody {
 #[schemars(deny_unknown_fields)]
 struct StageBody {
     regions: Vec<String>,
-    /// Canary weight within each named region.
-    traffic_percentage: PercentText,
+    /// Canary weight within each named region; 0, or left out, in a stage that mirrors.
+    traffic_percentage: Option<PercentText>,
+    /// Share of the requests that the canary gets copies of, whose answers nobody gets; before any weight.
+    mirror: Option<PercentText>,
     /// `<analysis>[_increase] <op> <quantity>`, or the name of a check.
     validation_criteria: Option<Vec<String>>,
     /// Such as `30_minutes`, `2_hours`, `90s`.

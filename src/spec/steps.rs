@@ -8,9 +8,18 @@ use super::pipeline::StageFile;
 use super::plan::Step;
 use crate::units::{Millis, RegionName, Weight};
 
+/// What the stages before have reached, by region.
+#[derive(Debug, Clone, Default)]
+pub struct Before {
+    /// Canary weights.
+    pub weights: BTreeMap<RegionName, Weight>,
+    /// Shares that are mirrored; never beside a weight.
+    pub mirrors: BTreeMap<RegionName, Weight>,
+}
+
 /// Every step of a stage, the last one holding `weight` in all of `regions` for `duration`.
 ///
-/// `before` holds the weights of the stage before; no step lowers one of them. Steps that change nothing are left
+/// `before` holds what the stages before have reached; no step lowers a weight. A region's first weight ends its copies. Steps that change nothing are left
 /// out. A step without a bake of its own bakes a tenth of the stage's, at least a minute and at most all of it.
 pub fn expand(
     decoder: &mut Decoder,
@@ -18,11 +27,17 @@ pub fn expand(
     weight: Weight,
     regions: &[RegionName],
     duration: Millis,
-    before: &BTreeMap<RegionName, Weight>,
+    before: &Before,
 ) -> Vec<Step> {
     let short = Millis((duration.0 / 10).max(60_000)).min(duration);
     let mut ramp: Vec<(Weight, Millis)> = Vec::new();
     for step in &file.steps {
+        if file.mirror.is_some() {
+            let message = "a stage that mirrors has no steps";
+            let help = "write a stage for each share that is mirrored";
+            decoder.error(codes::STEPS_NOT_INCREASING, step.span, message, help);
+            break;
+        }
         let highest = ramp.last().map_or(Weight::ZERO, |(weight, _)| *weight);
         if step.weight <= highest || step.weight > weight {
             let message = format!(
@@ -48,24 +63,32 @@ pub fn expand(
         }
     }
     ramp.push((weight, short));
+    let mirror = file.mirror.as_ref().map(|mirror| mirror.value);
     let wave = file.max_parallel_regions.unwrap_or(regions.len()).max(1);
-    let mut weights = before.clone();
+    let Before { mut weights, mut mirrors } = before.clone();
     let mut steps: Vec<Step> = Vec::new();
     for regions in regions.chunks(wave) {
         for (weight, bake) in &ramp {
-            let reached = weights.clone();
+            let reached = (weights.clone(), mirrors.clone());
             for region in regions {
-                let now = weights.entry(region.clone()).or_default();
-                *now = (*now).max(*weight);
+                match mirror {
+                    Some(share) => _ = mirrors.insert(region.clone(), share),
+                    None => {
+                        let now = weights.entry(region.clone()).or_default();
+                        *now = (*now).max(*weight);
+                        mirrors.remove(region);
+                    }
+                }
             }
-            if weights != reached {
-                steps.push(Step { weights: weights.clone(), bake: *bake });
+            if reached != (weights.clone(), mirrors.clone()) {
+                let (weights, mirrors) = (weights.clone(), mirrors.clone());
+                steps.push(Step { weights, mirrors, bake: *bake });
             }
         }
     }
     match steps.last_mut() {
         Some(last) => last.bake = duration,
-        None => steps.push(Step { weights, bake: duration }),
+        None => steps.push(Step { weights, mirrors, bake: duration }),
     }
     steps
 }
@@ -92,6 +115,7 @@ mod tests {
             span,
             regions: Vec::new(),
             weight: None,
+            mirror: None,
             criteria: Vec::new(),
             duration: None,
             steps: steps
@@ -105,7 +129,9 @@ mod tests {
         };
         let region = |name: &str| RegionName::new(name).unwrap();
         let regions = [region("a"), region("b")];
-        let before = before.iter().map(|(name, weight)| (region(name), percent(*weight))).collect();
+        let weights =
+            before.iter().map(|(name, weight)| (region(name), percent(*weight))).collect();
+        let before = Before { weights, mirrors: BTreeMap::new() };
         let mut decoder = Decoder::new("f");
         let hour = Millis::from_secs(3_600);
         let steps = expand(&mut decoder, &file, percent(100.0), &regions, hour, &before);

@@ -1,6 +1,5 @@
 //! The adapter for HAProxy, on a real one.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,10 +48,7 @@ impl World {
 
 fn split(green: f64) -> Split {
     let green = Weight::from_percent(green).unwrap();
-    BTreeMap::from([
-        ("green".parse().unwrap(), green),
-        ("blue".parse().unwrap(), green.complement()),
-    ])
+    Split::from([("green".parse().unwrap(), green), ("blue".parse().unwrap(), green.complement())])
 }
 
 /// The suite's world: the runtime API over TCP, through a relay that can misbehave.

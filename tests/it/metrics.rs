@@ -98,7 +98,7 @@ impl World {
             canary: &self.canary,
             stable: &self.stable,
             subject: &self.subject,
-            weight: self.weight,
+            reach: self.weight.into(),
             at,
             after,
             not_before: Timestamp(0),

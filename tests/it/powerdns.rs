@@ -140,10 +140,7 @@ fn balancer(settings: &Settings) -> PowerDnsBalancer {
 
 fn split(green: f64) -> Split {
     let green = Weight::from_percent(green).unwrap();
-    BTreeMap::from([
-        ("green".parse().unwrap(), green),
-        ("blue".parse().unwrap(), green.complement()),
-    ])
+    Split::from([("green".parse().unwrap(), green), ("blue".parse().unwrap(), green.complement())])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -256,10 +256,7 @@ fn balancer(settings: &Settings) -> Rfc2136Balancer {
 
 fn split(green: f64) -> Split {
     let green = Weight::from_percent(green).unwrap();
-    BTreeMap::from([
-        ("green".parse().unwrap(), green),
-        ("blue".parse().unwrap(), green.complement()),
-    ])
+    Split::from([("green".parse().unwrap(), green), ("blue".parse().unwrap(), green.complement())])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

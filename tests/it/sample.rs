@@ -44,12 +44,13 @@ fn stage(name: &str, percent: f64) -> Stage {
     let weight = Weight::from_percent(percent).unwrap();
     let weights = regions().into_iter().map(|name| (name, weight)).collect();
     Stage {
+        mirror: Weight::ZERO,
         name: StageName::new(name).unwrap(),
         at: Location { file: "pipelines/sample.yaml".to_owned(), line: 3, column: 5 },
         regions: regions(),
         weight,
         criteria: Vec::new(),
-        steps: vec![Step { weights, bake: Millis(60_000) }],
+        steps: vec![Step { weights, mirrors: BTreeMap::new(), bake: Millis(60_000) }],
         duration: Millis(60_000),
         max_duration: Millis(120_000),
         min_requests: 1_000,
@@ -112,6 +113,7 @@ pub fn middle_event(choice: u32, generation: u64) -> Event {
     let weight = Weight::from_percent(5.0).unwrap();
     match choice % 9 {
         0 => Event::StepEntered {
+            mirrors: BTreeMap::new(),
             stage: 0,
             step: 0,
             generation,
@@ -119,6 +121,7 @@ pub fn middle_event(choice: u32, generation: u64) -> Event {
             by: None,
         },
         1 => Event::RegionRead {
+            mirror: Weight::ZERO,
             region,
             weight,
             confirmed: Some(generation),

@@ -166,9 +166,9 @@ fn summary(outcome: &Outcome, state: Option<&Rollout>) -> String {
     }
     text.push_str("| stage | region | wanted | read back |\n|---|---|---|---|\n");
     for (name, region) in &rollout.regions {
-        let read = region.observed.map_or("not read".to_owned(), |weight| weight.to_string());
+        let read = region.seen().map_or("not read".to_owned(), |reach| reach.to_string());
         let stage = rollout.stage().name.to_string();
-        let cells = [stage, name.to_string(), region.desired.to_string(), read];
+        let cells = [stage, name.to_string(), region.wanted().to_string(), read];
         let _ = writeln!(text, "| {} |", cells.map(|cell| markdown(&cell)).join(" | "));
     }
     let verdicts = rollout.judgement.iter().flat_map(|judgement| &judgement.verdicts);

@@ -67,7 +67,7 @@ impl CheckRecord {
 impl Judge {
     /// Takes in the runs of every check in `poll`, where the canary has traffic; elsewhere there is nothing to check.
     pub(super) fn take_checks(&mut self, plan: &Plan, poll: &Poll) {
-        let exposed = poll.regions.iter().filter(|(_, look)| !look.weight.is_zero());
+        let exposed = poll.regions.iter().filter(|(_, look)| !look.reach().is_none());
         for (region, look) in exposed {
             for (name, measured) in &look.measured {
                 let is_check = plan.analyses.get(name).is_some_and(|analysis| {

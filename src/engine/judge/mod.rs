@@ -43,9 +43,9 @@ use self::record::{Record, Status, Tally};
 use self::watch::Terms;
 use super::poll::{Measured, Poll, RegionPoll};
 use super::verdict::Judgement;
-use crate::spec::plan::{Measurement, Plan};
+use crate::spec::plan::{Measurement, Plan, Step};
 use crate::stats::Conditions;
-use crate::units::{AnalysisName, Generation, Millis, RegionName, Timestamp, Weight};
+use crate::units::{AnalysisName, Generation, Millis, Reach, RegionName, Timestamp, Weight};
 
 /// ln 20: evidence at which nothing is raised any more.
 const LOG_HOLD: f64 = 2.995_732_273_553_991;
@@ -74,12 +74,21 @@ pub struct Judge {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Region {
     weight: Weight,
+    /// Share of the requests that the canary got copies of.
+    #[serde(default, skip_serializing_if = "Weight::is_unset")]
+    mirror: Weight,
     looked_at: Timestamp,
     /// The generation of the last look.
     generation: Generation,
     /// New instances are still allowed for.
     is_warming_up: bool,
     records: BTreeMap<AnalysisName, Record>,
+}
+
+impl Region {
+    fn reach(&self) -> Reach {
+        Reach { weight: self.weight, mirror: self.mirror }
+    }
 }
 
 type Readings<'a> = BTreeMap<(&'a RegionName, &'a AnalysisName), Reading>;
@@ -122,7 +131,7 @@ impl Judge {
         self.restart_checks();
     }
 
-    /// Takes one look in and says what is known now. Regions without canary weight only teach what stable is like.
+    /// Takes one look in and says what is known now. Regions where nothing reaches the canary only teach what stable is like.
     ///
     /// A poll of another generation than the entered one is evidence, but proves nothing about the current weights.
     pub fn observe(&mut self, plan: &Plan, poll: &Poll) -> Judgement {
@@ -156,7 +165,7 @@ impl Judge {
         let mut readings = Readings::new();
         for (name, look) in &poll.regions {
             let region = self.regions.entry(name.clone()).or_default();
-            (region.weight, region.looked_at) = (look.weight, poll.at);
+            (region.weight, region.mirror, region.looked_at) = (look.weight, look.mirror, poll.at);
             region.generation = poll.generation;
             region.is_warming_up = Conditions::default().warming_up(ready(look)).ok_paused;
             for (analysis, record) in &mut region.records {
@@ -219,7 +228,7 @@ impl Judge {
         let seconds = look.window.as_secs_f64();
         Some(Look {
             region: name,
-            has_canary: !look.weight.is_zero(),
+            has_canary: !look.reach().is_none(),
             is_full: look.weight == Weight::FULL,
             reading,
             memory: &record.memory,
@@ -265,12 +274,11 @@ impl Judge {
         criteria.any(|it| it.analysis == set.analysis && it.test == set.test)
     }
 
-    /// Regions that have canary weight, or should have it by the current step.
+    /// Regions where something reaches the canary, or should by the current step.
     fn canary_regions(&self, plan: &Plan) -> Vec<RegionName> {
         let step = plan.stages.get(self.stage).and_then(|stage| stage.steps.get(self.step));
-        let wanted = step.into_iter().flat_map(|step| &step.weights);
-        let wanted = wanted.filter(|(_, weight)| !weight.is_zero()).map(|(name, _)| name);
-        let seen = self.regions.iter().filter(|(_, region)| !region.weight.is_zero());
+        let wanted = step.into_iter().flat_map(Step::reached);
+        let seen = self.regions.iter().filter(|(_, region)| !region.reach().is_none());
         let mut names: Vec<_> = wanted.chain(seen.map(|(name, _)| name)).cloned().collect();
         names.sort();
         names.dedup();

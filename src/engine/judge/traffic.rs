@@ -96,7 +96,7 @@ impl Judge {
             let region = self.regions.get(name)?;
             let busiest = |one: &&Record, other: &&Record| all(one).total_cmp(&all(other));
             let record = region.records.values().max_by(busiest)?;
-            let (requests, confirmed) = (all(record), region.weight.fraction());
+            let (requests, confirmed) = (all(record), region.reach().canary_fraction());
             let observed = record.tally.canary.requests / requests;
             let clumps = Conditions::without_history(None).clumpiness;
             let chance = NORMAL_999 * (clumps * confirmed * (1.0 - confirmed) / requests).sqrt();

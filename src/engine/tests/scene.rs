@@ -108,12 +108,13 @@ impl Scene {
     /// What reads as wanted in this region.
     pub(super) fn wanted(&self, name: &str) -> RegionReading {
         let region = &self.state.regions[&sample::region(name)];
-        sample::reading(name, region.desired.percent(), self.state.generation.0)
+        let reading = sample::reading(name, region.desired.percent(), self.state.generation.0);
+        RegionReading { reach: region.wanted(), ..reading }
     }
 
     /// What reads as wanted, but with this weight.
     pub(super) fn at(&self, name: &str, percent: f64) -> RegionReading {
-        RegionReading { weight: sample::percent(percent), ..self.wanted(name) }
+        RegionReading { reach: sample::percent(percent).into(), ..self.wanted(name) }
     }
 
     /// Reads every region as wanted.

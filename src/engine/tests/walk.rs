@@ -64,6 +64,7 @@ fn three_stages_are_walked_in_order_and_promoted() {
 fn steps_are_exactly_those_weights() {
     let mut plan = sample::plan();
     let step = |percent: f64| Step {
+        mirrors: std::collections::BTreeMap::new(),
         weights: ALL.map(|name| (sample::region(name), sample::percent(percent))).into(),
         bake: Millis::from_secs(10),
     };

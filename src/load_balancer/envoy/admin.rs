@@ -272,7 +272,8 @@ pub fn read_anything(bytes: &[u8]) {
         return;
     };
     let Ok(found) = route::find(&mut document, "web") else { return };
-    if route::set_split(found, &pair, [9_500, 500]).is_ok() {
+    let Some(half) = pair.split(1, 2) else { return };
+    if route::set_split(found, &pair, &half).is_ok() {
         let splits = route::splits(found, &pair).unwrap_or_default();
         assert!(!splits.is_empty(), "what was set is read again");
         let _ = super::marker::write(found, &pair, crate::units::Generation(7));

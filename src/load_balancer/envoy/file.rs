@@ -145,11 +145,8 @@ impl LoadBalancer for FileBalancer {
         split: &Split,
         generation: Generation,
     ) -> Result<Reading, LoadBalancerError> {
-        let weights = self
-            .pair
-            .weights(split)
-            .map_err(|error| self.failure(error, Outcome::Misconfigured))?;
-        self.on_file(move |file| file.write(weights, generation)).await?;
+        let wanted = split.clone();
+        self.on_file(move |file| file.write(&wanted, generation)).await?;
         self.wait_for(split, generation).await;
         let expected = Expected { split: split.clone(), generation: Some(generation) };
         let looked = self.look(Some(&expected), Vec::new()).await;
@@ -163,11 +160,8 @@ impl LoadBalancer for FileBalancer {
         split: &Split,
         generation: Generation,
     ) -> Result<Vec<String>, LoadBalancerError> {
-        let weights = self
-            .pair
-            .weights(split)
-            .map_err(|error| self.failure(error, Outcome::Misconfigured))?;
-        let text = self.on_file(move |file| file.rewritten(weights, generation)).await?;
+        let wanted = split.clone();
+        let text = self.on_file(move |file| file.rewritten(&wanted, generation)).await?;
         let path = quoted(&self.path.display().to_string());
         let beside = quoted(&format!("{}.new", self.path.display()));
         Ok(vec![

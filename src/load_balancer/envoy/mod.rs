@@ -2,12 +2,13 @@
 //!
 //! [`mod@file`] writes the file that Envoys watch; `xds` serves the same document over gRPC; [`runtime`] overrides the weights
 //! at the admin port. The first two replace nothing but the
-//! weights of the two named clusters, and all read back what the Envoys themselves show.
+//! weights of the two named clusters and what is copied to them, and all read back what the Envoys themselves show.
 
 mod admin;
 pub mod file;
 mod http;
 mod marker;
+mod mirror;
 #[cfg(feature = "xds")]
 pub mod proto;
 mod reading;

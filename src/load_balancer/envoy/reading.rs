@@ -98,7 +98,7 @@ fn disagreement(one: &Seen, reference: &Expected) -> Option<String> {
     }
     let shown = one.split(Some(&reference.split))?;
     if *shown != reference.split {
-        return Some(format!("shows {}", text(shown)));
+        return Some(format!("shows {shown}"));
     }
     let generation = one.generation.map_or("none".to_owned(), |generation| generation.to_string());
     Some(format!("shows generation {generation}"))
@@ -110,11 +110,6 @@ fn instance(one: &Seen, wanted: Option<&Split>) -> InstanceReading {
         split: one.split(wanted).cloned(),
         connected: one.connected,
     }
-}
-
-/// `blue 95 % green 5 %`.
-pub fn text(split: &Split) -> String {
-    split.iter().map(|(slot, weight)| format!("{slot} {weight}")).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

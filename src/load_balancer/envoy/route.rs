@@ -1,13 +1,14 @@
-//! The operator's route document: finds a RouteConfiguration in it, and reads and replaces the weights of two clusters.
+//! The operator's route document: finds a RouteConfiguration in it, and reads and replaces the weights of two clusters and
+//! what is copied to them ([`mirror`]).
 //!
 //! Pure. Everything else in the document stays as it is. Weights are written in steps of a hundredth of a percent; where
 //! a `weighted_clusters` names further clusters, all its weights are scaled so that those keep their share exactly.
 
 use serde_yaml::{Mapping, Value};
 
-use super::Pair;
+use super::{Pair, mirror, pair};
 use crate::ports::Split;
-use crate::units::shown;
+use crate::units::{Weight, shown};
 
 /// Most bytes of a route document.
 pub const BYTES_MAX: usize = 1 << 20;
@@ -47,6 +48,17 @@ pub enum Error {
         /// What the fleet says.
         wanted: String,
     },
+    /// The split is not one of these two clusters.
+    #[error("{0}")]
+    Pair(#[from] pair::Error),
+    /// Copies that the document does not decide.
+    #[error(
+        "a request_mirror_policy of `{0}` has a runtime_key, which lets the runtime override its share: remove it"
+    )]
+    MirrorRuntime(String),
+    /// A share of copies that is no fraction of 100, 10,000 or 1,000,000.
+    #[error("the share that a request_mirror_policy copies to `{0}` is not a fraction up to 1")]
+    MirrorShare(String),
     /// A cluster stands in one list twice.
     #[error("weighted_clusters names `{0}` twice")]
     Twice(String),
@@ -86,23 +98,37 @@ pub fn find<'a>(document: &'a mut Value, name: &str) -> Result<&'a mut Value, Er
     if named(document) { Ok(document) } else { Err(missing()) }
 }
 
-/// The weights of the pair in each `weighted_clusters` that names both clusters, in the document's order; at least one.
+/// What each route that splits between both clusters does with its requests, in the document's order; at least one.
 pub fn splits(route: &Value, pair: &Pair) -> Result<Vec<Split>, Error> {
-    let mut lists = Vec::new();
-    collect(route, pair, &mut lists);
-    if lists.is_empty() {
+    let mut actions = Vec::new();
+    collect(route, pair, &mut actions);
+    if actions.is_empty() {
         return Err(not_named(route, pair));
     }
-    lists.into_iter().map(|list| read_list(list, pair)).collect()
+    let read = |(action, list): (&Mapping, &Value)| {
+        let split = read_list(list, pair)?;
+        let copies = mirror::read(action, pair)?;
+        Ok(pair
+            .slots()
+            .iter()
+            .cloned()
+            .zip(copies)
+            .fold(split, |split, (slot, share)| split.with_copies(slot, share)))
+    };
+    actions.into_iter().map(read).collect()
 }
 
-/// Replaces the weights of the pair in each `weighted_clusters` that names both clusters. Nothing else changes, also on error.
-pub fn set_split(route: &mut Value, pair: &Pair, weights: [u16; 2]) -> Result<(), Error> {
+/// Replaces the weights of the pair, and what is copied to its clusters, in each route that splits between both. Nothing
+/// else changes, also on error.
+pub fn set_split(route: &mut Value, pair: &Pair, split: &Split) -> Result<(), Error> {
+    let (weights, copies) = pair.weights_and_copies(split)?;
     let mut changed = route.clone();
     let mut count = 0;
-    change(&mut changed, pair, &mut |list| {
+    change(&mut changed, pair, &mut |action| {
         count += 1;
-        write_list(list, pair, weights)
+        mirror::write(action, pair, copies);
+        let list = action.iter_mut().find(|(key, _)| is_weighted(key)).map(|(_, list)| list);
+        list.map_or(Ok(()), |list| write_list(list, pair, weights.map(Weight::hundredths)))
     })?;
     if count == 0 {
         return Err(not_named(route, pair));
@@ -114,17 +140,19 @@ pub fn set_split(route: &mut Value, pair: &Pair, weights: [u16; 2]) -> Result<()
 /// Takes `runtime_key_prefix` off each such list, for a reader that looks at the runtime itself; an error where it is
 /// another one than `prefix`, or none.
 pub fn without_prefix(route: &mut Value, pair: &Pair, prefix: &str) -> Result<(), Error> {
-    change(route, pair, &mut |list| {
-        let found = get(list, "runtime_key_prefix", "runtimeKeyPrefix").and_then(Value::as_str);
-        if found != Some(prefix) {
-            let found =
-                found.map_or_else(|| "none".to_owned(), |found| format!("`{}`", shown(found)));
-            return Err(Error::Prefix { found, wanted: prefix.to_owned() });
-        }
-        if let Some(list) = list.as_mapping_mut() {
-            list.retain(|key, _| {
-                !matches!(key.as_str(), Some("runtime_key_prefix" | "runtimeKeyPrefix"))
-            });
+    change(route, pair, &mut |action| {
+        for (_, list) in action.iter_mut().filter(|(key, _)| is_weighted(key)) {
+            let found = get(list, "runtime_key_prefix", "runtimeKeyPrefix").and_then(Value::as_str);
+            if found != Some(prefix) {
+                let found =
+                    found.map_or_else(|| "none".to_owned(), |found| format!("`{}`", shown(found)));
+                return Err(Error::Prefix { found, wanted: prefix.to_owned() });
+            }
+            if let Some(list) = list.as_mapping_mut() {
+                list.retain(|key, _| {
+                    !matches!(key.as_str(), Some("runtime_key_prefix" | "runtimeKeyPrefix"))
+                });
+            }
         }
         Ok(())
     })
@@ -137,7 +165,7 @@ fn not_named(route: &Value, pair: &Pair) -> Error {
 }
 
 /// Protobuf's JSON form allows both spellings of a field.
-fn get<'a>(value: &'a Value, snake: &str, camel: &str) -> Option<&'a Value> {
+pub(super) fn get<'a>(value: &'a Value, snake: &str, camel: &str) -> Option<&'a Value> {
     value.get(snake).or_else(|| value.get(camel))
 }
 
@@ -157,13 +185,13 @@ fn name_of(entry: &Value) -> Option<&str> {
     entry.get("name").and_then(Value::as_str)
 }
 
-/// Walks as deep as the parser allowed the document to be.
-fn collect<'a>(value: &'a Value, pair: &Pair, found: &mut Vec<&'a Value>) {
+/// Each route action with a list of both clusters. Walks as deep as the parser allowed the document to be.
+fn collect<'a>(value: &'a Value, pair: &Pair, found: &mut Vec<(&'a Mapping, &'a Value)>) {
     match value {
         Value::Mapping(mapping) => {
             for (key, inner) in mapping {
                 if is_weighted(key) && names_both(inner, pair) {
-                    found.push(inner);
+                    found.push((mapping, inner));
                 } else {
                     collect(inner, pair, found);
                 }
@@ -177,16 +205,17 @@ fn collect<'a>(value: &'a Value, pair: &Pair, found: &mut Vec<&'a Value>) {
 fn change(
     value: &mut Value,
     pair: &Pair,
-    edit: &mut impl FnMut(&mut Value) -> Result<(), Error>,
+    edit: &mut impl FnMut(&mut Mapping) -> Result<(), Error>,
 ) -> Result<(), Error> {
     match value {
-        Value::Mapping(mapping) => mapping.iter_mut().try_for_each(|(key, inner)| {
-            if is_weighted(key) && names_both(inner, pair) {
-                edit(inner)
-            } else {
-                change(inner, pair, edit)
+        Value::Mapping(mapping) => {
+            let is_ours =
+                mapping.iter().any(|(key, list)| is_weighted(key) && names_both(list, pair));
+            if is_ours {
+                return edit(mapping);
             }
-        }),
+            mapping.iter_mut().try_for_each(|(_, inner)| change(inner, pair, edit))
+        }
         Value::Sequence(items) => items.iter_mut().try_for_each(|item| change(item, pair, edit)),
         _ => Ok(()),
     }
@@ -295,9 +324,7 @@ mod tests {
     }
 
     fn set(document: &mut Value, green_percent: f64) -> Result<(), Error> {
-        let weights =
-            pair().weights(&split(green_percent)).unwrap().map(crate::units::Weight::hundredths);
-        set_split(document, &pair(), weights)
+        set_split(document, &pair(), &split(green_percent))
     }
 
     const BOTH: &str = "[{match: {prefix: /}, route: {timeout: 5s, weighted_clusters: {clusters: \

@@ -37,6 +37,10 @@ impl Judge {
             let weights: Vec<_> = split.values().map(ToString::to_string).collect();
             return wrong(format!("{} do not fit: {}", weights.join(" and "), steps.says()));
         }
+        let mirror = self.capabilities.mirror;
+        if let Some(share) = split.copies.values().find(|share| !mirror.copies(**share)) {
+            return wrong(format!("cannot copy {share} of the requests: {}", mirror.says()));
+        }
         self.fence.admit(generation).map_err(|what| (what, Outcome::Superseded))
     }
 

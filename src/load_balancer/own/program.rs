@@ -77,7 +77,8 @@ impl LoadBalancer for ProgramBalancer {
     }
 
     async fn read(&self) -> Result<Reading, LoadBalancerError> {
-        let wanted = Wanted { operation: Some("read"), weights: None, generation: None };
+        let wanted =
+            Wanted { operation: Some("read"), weights: None, copies: None, generation: None };
         self.ask(wanted, Outcome::NotSent).await
     }
 

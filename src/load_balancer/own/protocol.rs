@@ -19,6 +19,9 @@ pub struct Wanted<'a> {
     /// Percent by slot; they sum to 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<BTreeMap<&'a str, f64>>,
+    /// Percent of the requests that a slot gets copies of, whose answers nobody gets; left out where none does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copies: Option<BTreeMap<&'a str, f64>>,
     /// Counts up with each change; an older one than was seen is to be refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
@@ -28,8 +31,15 @@ impl<'a> Wanted<'a> {
     /// A change.
     #[must_use]
     pub fn set(split: &'a Split, generation: Generation) -> Self {
-        let weights = split.iter().map(|(slot, weight)| (slot.as_str(), weight.percent()));
-        Self { operation: None, weights: Some(weights.collect()), generation: Some(generation.0) }
+        let percents = |shares: &'a BTreeMap<SlotName, Weight>| {
+            shares.iter().map(|(slot, share)| (slot.as_str(), share.percent())).collect()
+        };
+        Self {
+            operation: None,
+            weights: Some(percents(split)),
+            copies: (!split.copies.is_empty()).then(|| percents(&split.copies)),
+            generation: Some(generation.0),
+        }
     }
 }
 
@@ -38,6 +48,8 @@ impl<'a> Wanted<'a> {
 #[serde(deny_unknown_fields)]
 struct Told {
     weights: BTreeMap<String, f64>,
+    #[serde(default)]
+    copies: BTreeMap<String, f64>,
     settled: Option<bool>,
     generation: Option<u64>,
     restart_marker: Option<String>,
@@ -52,6 +64,8 @@ struct Told {
 struct Instance {
     name: String,
     weights: Option<BTreeMap<String, f64>>,
+    #[serde(default)]
+    copies: BTreeMap<String, f64>,
     connected: Option<bool>,
 }
 
@@ -62,10 +76,11 @@ pub fn reading(body: &[u8], slots: &[SlotName; 2]) -> Result<Reading, String> {
     if told.instances.len() > INSTANCES_MAX {
         return Err(format!("its answer has more than {INSTANCES_MAX} instances"));
     }
-    let split = split(&told.weights, slots)?;
+    let split = split(&told.weights, &told.copies, slots)?;
     let mut instances = Vec::with_capacity(told.instances.len());
     for one in &told.instances {
-        let split = one.weights.as_ref().map(|weights| self::split(weights, slots)).transpose()?;
+        let weights = one.weights.as_ref();
+        let split = weights.map(|weights| self::split(weights, &one.copies, slots)).transpose()?;
         let connected = one.connected.unwrap_or(true);
         instances.push(InstanceReading { name: shown(&one.name), split, connected });
     }
@@ -83,7 +98,11 @@ pub fn reading(body: &[u8], slots: &[SlotName; 2]) -> Result<Reading, String> {
     })
 }
 
-fn split(weights: &BTreeMap<String, f64>, slots: &[SlotName; 2]) -> Result<Split, String> {
+fn split(
+    weights: &BTreeMap<String, f64>,
+    copies: &BTreeMap<String, f64>,
+    slots: &[SlotName; 2],
+) -> Result<Split, String> {
     let of = |slot: &SlotName| {
         let percent = weights.get(slot.as_str()).copied();
         let percent = percent.ok_or_else(|| format!("its answer has no weight for `{slot}`"))?;
@@ -94,7 +113,15 @@ fn split(weights: &BTreeMap<String, f64>, slots: &[SlotName; 2]) -> Result<Split
     if weights.len() != 2 || one.complement() != other {
         return Err("the weights of its answer do not sum to 100 over both slots".to_owned());
     }
-    Ok([(first.clone(), one), (second.clone(), other)].into())
+    let mut split = Split::from([(first.clone(), one), (second.clone(), other)]);
+    for (name, percent) in copies {
+        let slot = slots.iter().find(|slot| slot.as_str() == name);
+        let slot = slot.ok_or_else(|| format!("its answer copies to `{}`", shown(name)))?;
+        let share = Weight::from_percent(*percent)
+            .map_err(|error| format!("what it copies to `{slot}`: {error}"))?;
+        split = split.with_copies(slot.clone(), share);
+    }
+    Ok(split)
 }
 
 fn pools_of(
@@ -128,6 +155,27 @@ mod tests {
         assert_eq!(found.generation, Some(Generation(7)));
         assert_eq!(found.split[&slots()[1]].hundredths(), 550);
         assert_eq!(found.backends.unwrap()[&slots()[0]], Backends { healthy: 1, total: 2 });
+    }
+
+    #[test]
+    fn copies_are_asked_for_and_read() {
+        let split = Split::from(slots().map(|slot| {
+            let weight = if slot.as_str() == "blue" { Weight::FULL } else { Weight::ZERO };
+            (slot, weight)
+        }));
+        let copied = split.with_copies(slots()[1].clone(), Weight::from_percent(10.0).unwrap());
+        let text = serde_json::to_string(&Wanted::set(&copied, Generation(7))).unwrap();
+        let asked =
+            r#"{"weights":{"blue":100.0,"green":0.0},"copies":{"green":10.0},"generation":7}"#;
+        assert_eq!(text, asked);
+        assert_eq!(reading(text.as_bytes(), &slots()).unwrap().split, copied);
+        for (copies, word) in
+            [("{\"red\": 1}", "copies to `red`"), ("{\"green\": 101}", "copies to `green`")]
+        {
+            let body = format!(r#"{{"weights": {{"blue": 100, "green": 0}}, "copies": {copies}}}"#);
+            let error = reading(body.as_bytes(), &slots()).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::memory::{ArmMemory, Memory};
 use crate::engine::poll::{Arm, DarkArm, Measured, MissingReason};
 use crate::metrics::increments::{sample_age, series_key};
 use crate::ports::{Increase, Series};
-use crate::units::{Timestamp, shown};
+use crate::units::{Timestamp, Weight, shown};
 
 /// What one arm yielded.
 enum State<T> {
@@ -114,7 +114,7 @@ fn combine<T>(canary: State<T>, stable: State<T>) -> Result<(Option<T>, Option<T
 }
 
 fn weighted(context: &LookContext<'_>) -> (bool, bool) {
-    (!context.weight.is_zero(), !context.weight.complement().is_zero())
+    (!context.reach.is_none(), context.reach.weight != Weight::FULL)
 }
 
 fn states(
@@ -215,7 +215,7 @@ fn traffic(
     stable: Option<f64>,
     context: &LookContext<'_>,
 ) -> Option<Measured> {
-    let share = context.weight.fraction();
+    let share = context.reach.canary_fraction();
     let (has_canary, has_stable) = weighted(context);
     let likely = |other: Option<f64>, own: f64| {
         if own < 1.0 { other.unwrap_or(0.0) * own / (1.0 - own) } else { 0.0 }

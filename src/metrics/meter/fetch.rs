@@ -6,7 +6,7 @@ use super::{LookContext, Sources};
 use crate::metrics::increments::FORGET_AFTER;
 use crate::ports::{CheckAnswer, Checker, Increase, MetricsError, MetricsSource, Series};
 use crate::spec::plan::{Analysis, CheckSource, Measurement};
-use crate::units::Millis;
+use crate::units::{Millis, Weight};
 
 /// What the source returned.
 pub(super) enum Fetched {
@@ -216,10 +216,10 @@ impl Asker<'_, '_> {
         stable: impl Future<Output = Result<T, String>>,
     ) -> Result<Both<T>, String> {
         let (canary, stable) = futures_util::future::join(canary, stable).await;
-        let weight = self.context.weight;
+        let reach = self.context.reach;
         Ok(Both {
-            canary: if weight.is_zero() { canary.ok() } else { Some(canary?) },
-            stable: if weight.complement().is_zero() { stable.ok() } else { Some(stable?) },
+            canary: if reach.is_none() { canary.ok() } else { Some(canary?) },
+            stable: if reach.weight == Weight::FULL { stable.ok() } else { Some(stable?) },
         })
     }
 }

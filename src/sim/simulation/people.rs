@@ -57,7 +57,7 @@ impl Simulation {
             .state
             .regions
             .iter()
-            .map(|(name, region)| (name.clone(), region.desired))
+            .map(|(name, region)| (name.clone(), region.wanted()))
             .collect();
         let by_hand = self.state.plan.authority != Authority::Full;
         match self.state.phase {
@@ -75,8 +75,8 @@ impl Simulation {
                 }
             }
             phase if by_hand || phase == Phase::Preparing => {
-                for (name, weight) in wanted {
-                    self.world.set_by_hand(&name, weight);
+                for (name, reach) in wanted {
+                    self.world.set_by_hand(&name, reach);
                 }
                 decide::Answer::None
             }

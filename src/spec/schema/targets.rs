@@ -84,6 +84,8 @@ struct OwnHttpBody {
     keeps_weights: Option<bool>,
     /// It keeps the generation and refuses an older one; default false.
     keeps_generation: Option<bool>,
+    /// It can copy requests to a slot.
+    copies: Option<bool>,
 }
 
 /// A program of your own: one JSON document in, one out.
@@ -97,6 +99,8 @@ struct OwnProgramBody {
     weight_max: Option<u32>,
     keeps_weights: Option<bool>,
     keeps_generation: Option<bool>,
+    /// It can copy requests to a slot.
+    copies: Option<bool>,
 }
 
 /// Two upstreams of a `reverse_proxy` handler of Caddy, by its admin API.

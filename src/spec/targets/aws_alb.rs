@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::aws::AwsAccess;
 #[cfg(feature = "files")]
 use super::aws::{ArnOf, check_arn, decode_access};
-use super::capabilities::{Capabilities, Fencing, Steps};
+use super::capabilities::{Capabilities, Fencing, Mirroring, Steps};
 #[cfg(feature = "files")]
 use super::file::{Place, names_by_slot};
 #[cfg(feature = "files")]
@@ -55,6 +55,7 @@ impl AwsAlb {
             sees_instances: false,
             fencing: Fencing::Marker,
             effect_lag: Millis::ZERO,
+            mirror: Mirroring::None,
         }
     }
 

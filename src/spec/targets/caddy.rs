@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::capabilities::{Capabilities, Fencing, Steps};
+use super::capabilities::{Capabilities, Fencing, Mirroring, Steps};
 #[cfg(feature = "files")]
 use super::file::{Place, names_by_slot};
 #[cfg(feature = "files")]
@@ -32,6 +32,7 @@ impl Caddy {
             sees_instances: false,
             fencing: Fencing::CompareAndSet,
             effect_lag: Millis::ZERO,
+            mirror: Mirroring::None,
         }
     }
 

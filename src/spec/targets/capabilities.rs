@@ -17,6 +17,42 @@ pub struct Capabilities {
     pub fencing: Fencing,
     /// How long users may still go by older weights after newer ones are in force: the TTL of a name; zero for most.
     pub effect_lag: Millis,
+    /// Which shares of the requests it can copy to a slot.
+    pub mirror: Mirroring,
+}
+
+/// Which shares of the requests a balancer can copy to a slot without anybody getting the answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mirroring {
+    /// None.
+    None,
+    /// Every hundredth of a percent.
+    Hundredths,
+    /// Every whole percent.
+    Percents,
+}
+
+impl Mirroring {
+    /// Whether it can copy this share.
+    #[must_use]
+    pub fn copies(self, share: Weight) -> bool {
+        match self {
+            Self::None => share.is_zero(),
+            Self::Hundredths => true,
+            Self::Percents => share.hundredths().is_multiple_of(100),
+        }
+    }
+
+    /// For people: `copies whole percents`.
+    #[must_use]
+    pub fn says(self) -> &'static str {
+        match self {
+            Self::None => "copies no requests",
+            Self::Hundredths => "copies steps of 0.01%",
+            Self::Percents => "copies whole percents",
+        }
+    }
 }
 
 /// What keeps an older writer from undoing a newer one.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::capabilities::{Capabilities, Fencing, Steps};
+use super::capabilities::{Capabilities, Fencing, Mirroring, Steps};
 #[cfg(feature = "files")]
 use super::file::{Place, names_by_slot};
 #[cfg(feature = "files")]
@@ -64,6 +64,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     sees_instances: true,
     fencing: Fencing::Marker,
     effect_lag: Millis::ZERO,
+    mirror: Mirroring::Hundredths,
 };
 
 impl EnvoyXds {
@@ -107,7 +108,7 @@ impl EnvoyRuntime {
     /// What it can do. What only memory has is gone after a restart.
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {
-        Capabilities { weights_survive_restart: false, ..CAPABILITIES }
+        Capabilities { weights_survive_restart: false, mirror: Mirroring::None, ..CAPABILITIES }
     }
 
     #[cfg(feature = "files")]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::capabilities::{Capabilities, Fencing, Steps};
+use super::capabilities::{Capabilities, Fencing, Mirroring, Steps};
 #[cfg(feature = "files")]
 use super::file::{Place, names_by_slot};
 #[cfg(feature = "files")]
@@ -43,6 +43,7 @@ impl Haproxy {
             sees_instances: false,
             fencing: Fencing::Process,
             effect_lag: Millis::ZERO,
+            mirror: Mirroring::None,
         }
     }
 

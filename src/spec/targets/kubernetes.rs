@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::capabilities::{Capabilities, Fencing, Steps};
+use super::capabilities::{Capabilities, Fencing, Mirroring, Steps};
 #[cfg(feature = "files")]
 use super::file::{Place, names_by_slot};
 #[cfg(feature = "files")]
@@ -86,6 +86,7 @@ impl Kubernetes {
             sees_instances: false,
             fencing: Fencing::CompareAndSet,
             effect_lag: Millis::ZERO,
+            mirror: Mirroring::None,
         }
     }
 

@@ -23,7 +23,7 @@ use crate::units::TargetName;
 pub use aws::{AwsAccess, AwsCredentials};
 pub use aws_alb::{AlbPlace, AwsAlb};
 pub use caddy::Caddy;
-pub use capabilities::{Capabilities, Fencing, Steps};
+pub use capabilities::{Capabilities, Fencing, Mirroring, Steps};
 pub use dns::Family;
 pub use envoy::{EnvoyFile, EnvoyRuntime, EnvoyXds};
 #[cfg(feature = "files")]

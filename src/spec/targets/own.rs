@@ -1,6 +1,6 @@
 //! Load balancers that the operator brings along: an HTTP endpoint or a program that speaks our protocol.
 
-use super::capabilities::{Capabilities, Fencing, Steps};
+use super::capabilities::{Capabilities, Fencing, Mirroring, Steps};
 #[cfg(feature = "files")]
 use super::file::Place;
 #[cfg(feature = "files")]
@@ -41,6 +41,8 @@ pub struct Abilities {
     pub keeps_weights: bool,
     /// It keeps the generation, and refuses an older one.
     pub keeps_generation: bool,
+    /// It can copy requests to a slot.
+    pub copies: bool,
 }
 
 impl Abilities {
@@ -51,6 +53,7 @@ impl Abilities {
             sees_instances: true,
             fencing: if self.keeps_generation { Fencing::Marker } else { Fencing::Process },
             effect_lag: Millis::ZERO,
+            mirror: if self.copies { Mirroring::Hundredths } else { Mirroring::None },
         }
     }
 
@@ -61,7 +64,8 @@ impl Abilities {
         let mut says = |key| fields.get(decoder, key, Decoder::truth);
         let keeps_weights = says("keeps_weights").unwrap_or(false);
         let keeps_generation = says("keeps_generation").unwrap_or(false);
-        Self { weight_max, keeps_weights, keeps_generation }
+        let copies = says("copies").unwrap_or(false);
+        Self { weight_max, keeps_weights, keeps_generation, copies }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::capabilities::{Capabilities, Fencing, Steps};
+use super::capabilities::{Capabilities, Fencing, Mirroring, Steps};
 use super::dns::Family;
 #[cfg(feature = "files")]
 use super::{dns, file::Place};
@@ -45,6 +45,7 @@ impl PowerDns {
             sees_instances: false,
             fencing: Fencing::Marker,
             effect_lag: self.ttl,
+            mirror: Mirroring::None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::capabilities::{Capabilities, Fencing, Steps};
+use super::capabilities::{Capabilities, Fencing, Mirroring, Steps};
 #[cfg(feature = "files")]
 use super::{dns, file};
 use crate::spec::fleet::Secret;
@@ -68,6 +68,7 @@ impl Rfc2136 {
             sees_instances: false,
             fencing: Fencing::CompareAndSet,
             effect_lag: self.ttl,
+            mirror: Mirroring::None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::aws::AwsAccess;
 #[cfg(feature = "files")]
 use super::aws::decode_access;
-use super::capabilities::{Capabilities, Fencing, Steps};
+use super::capabilities::{Capabilities, Fencing, Mirroring, Steps};
 #[cfg(feature = "files")]
 use super::file::{Place, names_by_slot};
 #[cfg(feature = "files")]
@@ -66,6 +66,7 @@ impl Route53 {
             sees_instances: false,
             fencing: Fencing::Marker,
             effect_lag: Millis::ZERO,
+            mirror: Mirroring::None,
         }
     }
 

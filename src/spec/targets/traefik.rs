@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::capabilities::{Capabilities, Fencing, Steps};
+use super::capabilities::{Capabilities, Fencing, Mirroring, Steps};
 #[cfg(feature = "files")]
 use super::file::{Place, names_by_slot};
 use crate::spec::fleet::Auth;
@@ -38,6 +38,7 @@ impl Traefik {
             sees_instances: false,
             fencing: Fencing::Marker,
             effect_lag: Millis::ZERO,
+            mirror: Mirroring::None,
         }
     }
 

@@ -162,6 +162,7 @@ impl LoadBalancer for InMemory {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
+            mirror: tidegate::ports::Mirroring::None,
             steps: Steps::Hundredths,
             weights_survive_restart: true,
             sees_instances: false,

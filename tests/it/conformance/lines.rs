@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use tidegate::load_balancer;
-use tidegate::ports::{Fencing, LoadBalancer, LoadBalancerError, Outcome, Reading, Split, Steps};
+use tidegate::ports::{
+    Fencing, LoadBalancer, LoadBalancerError, Mirroring, Outcome, Reading, Split, Steps,
+};
 use tidegate::spec;
 
 use super::{Fault, Found, Line, Reason, Subject, connect, fleet_text};
@@ -27,6 +29,7 @@ pub async fn run(line: Line, subject: &mut Subject) -> Answer {
     match line {
         Line::Split => split(subject).await,
         Line::Ends => ends(subject).await,
+        Line::Copies => copies(subject).await,
         Line::Switches => switches(subject).await,
         Line::Repeatable => repeatable(subject).await,
         Line::ReadBack => read_back(subject).await,
@@ -98,6 +101,35 @@ async fn ends(subject: &mut Subject) -> Answer {
     Ok(Found::Pass)
 }
 
+/// The canary gets copies, and nobody gets its answers; whoever cannot copy says so and changes nothing.
+async fn copies(subject: &mut Subject) -> Answer {
+    let tenth = subject.split(10.0)[&subject.canary];
+    let copied = subject.split(0.0).with_copies(subject.canary.clone(), tenth);
+    subject.set(0.0).await;
+    let generation = subject.next();
+    if subject.balancer.capabilities().mirror == Mirroring::None {
+        let refused = subject.balancer.set(&copied, generation).await.unwrap_err();
+        assert_eq!(refused.outcome, Outcome::Misconfigured, "{refused}");
+        assert_eq!(subject.balancer.read().await.unwrap().split, subject.split(0.0));
+        return Err("it copies no requests, and says so");
+    }
+    let reading = subject.balancer.set(&copied, generation).await.unwrap();
+    assert!(reading.settled && reading.split == copied, "{reading:?}");
+    let before = subject.world.had().unwrap();
+    let answered = share(subject, &send(subject, REQUESTS).await?);
+    assert!(answered.abs() < f64::EPSILON, "{answered} of the answers are the canary's");
+    let allowed = ERRORS_MAX * (0.1 * 0.9 * REQUESTS as f64).sqrt();
+    let came = (subject.world.had().unwrap() - before) as f64;
+    let wanted = 0.1 * REQUESTS as f64;
+    assert!((came - wanted).abs() <= allowed, "{came} copies came, not {wanted} ± {allowed}");
+    // They end with the next weights.
+    subject.set(0.0).await;
+    let before = subject.world.had();
+    send(subject, REQUESTS / 10).await?;
+    assert_eq!(subject.world.had(), before, "copies go on");
+    Ok(Found::Pass)
+}
+
 async fn switches(subject: &mut Subject) -> Answer {
     send(subject, 1).await?;
     let stop = Arc::new(AtomicBool::new(false));
@@ -146,7 +178,7 @@ async fn repeatable(subject: &mut Subject) -> Answer {
     let next = subject.next();
     let mut wrong = subject.split(percent);
     wrong.insert(subject.canary.clone(), subject.split(1.0)[&subject.canary]);
-    for wrong in [wrong, Split::new()] {
+    for wrong in [wrong, Split::default()] {
         let refused = subject.balancer.set(&wrong, next).await.unwrap_err();
         assert_eq!(refused.outcome, Outcome::Misconfigured, "{refused}");
     }

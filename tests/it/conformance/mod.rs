@@ -70,6 +70,11 @@ pub trait World: Send + Sync {
         true
     }
 
+    /// Requests of a load that the canary's server has had so far, whoever got the answers; where copies can be made.
+    fn had(&self) -> Option<u64> {
+        None
+    }
+
     /// How an older controller can still be the last one for a moment, where the server itself does not refuse it.
     fn slips(&self) -> Option<Reason> {
         None
@@ -93,6 +98,7 @@ pub trait World: Send + Sync {
 pub enum Line {
     Split,
     Ends,
+    Copies,
     Switches,
     Repeatable,
     ReadBack,
@@ -112,9 +118,10 @@ pub enum Line {
 }
 
 impl Line {
-    const ALL: [(Self, &'static str); 18] = [
+    const ALL: [(Self, &'static str); 19] = [
         (Self::Split, "20,000 requests follow 1, 5, 25, 50, 99 %"),
         (Self::Ends, "0 and 100 % are exact"),
+        (Self::Copies, "copies of 10 %, answers from stable alone"),
         (Self::Switches, "no request lost in 50 switches"),
         (Self::Repeatable, "absolute and repeatable"),
         (Self::ReadBack, "reads what traffic shows"),

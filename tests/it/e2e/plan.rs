@@ -68,6 +68,20 @@ pub fn short() -> Plan {
     plan(&STAGE_2[..1], 3, 30)
 }
 
+/// The walk, with copies of a fifth of the first region's requests before any weight.
+pub fn mirrored() -> Plan {
+    let mut plan = walk();
+    let region = plan.stages[0].regions[0].clone();
+    let share = Weight::from_percent(20.0).unwrap();
+    let errors = [(7, "error_rate < 5%", "error_rate", Test::Rate { factor: 0.0, offset: 0.05 })];
+    let mut shadow = stage("shadow", 3, 1, 0.0, &errors, 5, 50);
+    shadow.mirror = share;
+    shadow.steps[0].weights.clear();
+    shadow.steps[0].mirrors.insert(region, share);
+    plan.stages.insert(0, shadow);
+    plan
+}
+
 /// The criteria and triggers as the design document has them.
 pub fn documented() -> Plan {
     let stage_1 = [
@@ -130,11 +144,13 @@ fn stage(
     let weight = Weight::from_percent(percent).unwrap();
     let duration = Millis::from_secs(duration_seconds);
     Stage {
+        mirror: Weight::ZERO,
         name: StageName::new(name).unwrap(),
         at: at(line),
         weight,
         criteria: rules.iter().map(|rule| criterion(name, rule)).collect(),
         steps: vec![Step {
+            mirrors: BTreeMap::new(),
             weights: regions.iter().map(|name| (name.clone(), weight)).collect(),
             bake: duration,
         }],

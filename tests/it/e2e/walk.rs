@@ -48,6 +48,39 @@ async fn a_good_version_is_promoted_through_three_stages() {
     assert!(world.good() > 5_000, "{}", world.good());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_fails_on_copies_goes_back_before_anybody_met_it() {
+    let world = World::start([400, 50, 50]).await;
+    let controller = Controller::adopt(&world.address()).await;
+    let witness = world.witness("green");
+    world.green.fail(0.2);
+    let mut driven = controller.start(plan::mirrored(), "v2").await;
+    let view = driven.until_over(60).await;
+    assert_eq!((view.rollout.phase, view.rollout.stage), (Phase::RolledBack, 0));
+    let text = &breach(&view).text;
+    let rules = ["error_rate > 1%", "availability < 99.5%"];
+    assert!(rules.iter().any(|rule| text.contains(rule)), "{text}");
+    assert_eq!(witness.of("us_east_1").await, [0.0], "no weight at any time");
+    let history = controller.history(&driven.id).await;
+    witness.assert_recorded(&history);
+    assert_eq!(world.lost_and_failed(), (0, 0), "users got answers of stable alone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_good_version_goes_on_from_copies_to_weights() {
+    let world = World::start([400, 50, 50]).await;
+    let controller = Controller::adopt(&world.address()).await;
+    let mut driven = controller.start(plan::mirrored(), "v2").await;
+    driven.until_baking(0, 40).await;
+    assert_eq!(world.weights("green").await, [0.0; 3]);
+    let routes = || std::fs::read_to_string(&world.regions[0].routes).unwrap();
+    assert!(routes().contains("request_mirror_policies"), "{}", routes());
+    driven.until_baking(1, 60).await;
+    assert_eq!(world.weights("green").await, [5.0, 0.0, 0.0]);
+    assert!(!routes().contains("request_mirror_policies"), "{}", routes());
+    assert_eq!(world.lost_and_failed(), (0, 0));
+}
+
 /// The breach that a rollout went back for.
 fn breach(view: &tidegate::driver::view::View) -> &Breach {
     match &view.rollout.cause {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::file::route_file;
 use super::{World as Pools, replace};
 use crate::conformance::{self, Fault, Reason, World};
-use crate::parts::backend::Counts;
+use crate::parts::backend::{Backend, Counts};
 use crate::parts::envoy::{Envoy, Rds, rds_yaml, route_yaml};
 use crate::parts::meddler::{Meddler, Mood};
 use crate::parts::port::free_address;
@@ -44,6 +44,10 @@ impl World for File {
 
     async fn load(&self, more: Arc<dyn Fn() -> bool + Send + Sync>) -> Result<Counts, Reason> {
         Ok(self.envoy.traffic().flow(move || more()).await)
+    }
+
+    fn had(&self) -> Option<u64> {
+        self.pools.green.as_ref().map(Backend::loads)
     }
 
     async fn edit(&mut self, canary_percent: u32) -> Result<(), Reason> {
@@ -185,6 +189,10 @@ impl World for Served {
 
     async fn load(&self, more: Arc<dyn Fn() -> bool + Send + Sync>) -> Result<Counts, Reason> {
         Ok(self.envoy.traffic().flow(move || more()).await)
+    }
+
+    fn had(&self) -> Option<u64> {
+        self.pools.green.as_ref().map(Backend::loads)
     }
 
     async fn edit(&mut self, _: u32) -> Result<(), Reason> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -11,12 +11,15 @@ use tokio::task::JoinSet;
 
 /// Most bytes of a request's or an answer's head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Marks a request of a load.
+const LOAD: &str = "x-load";
 /// Connections of a load.
 const CONNECTIONS: usize = 8;
 
 /// A server that answers every request with 200 and `x-backend: <name>`; it and its connections end with its value.
 pub struct Backend {
     pub address: SocketAddr,
+    loads: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -29,19 +32,26 @@ impl Backend {
     pub async fn at(name: &'static str, address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
+        let loads = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&loads);
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(answer(stream, name));
+                connections.spawn(answer(stream, name, Arc::clone(&counted)));
                 while connections.try_join_next().is_some() {}
             }
         });
-        Self { address, task }
+        Self { address, loads, task }
+    }
+
+    /// Requests of a load that came so far, whoever got the answers; health checks do not count.
+    pub fn loads(&self) -> u64 {
+        self.loads.load(Ordering::Relaxed)
     }
 }
 
 /// Answers whatever is asked, without a look at it, until the other side ends. Requests have no bodies.
-async fn answer(mut stream: TcpStream, name: &'static str) {
+async fn answer(mut stream: TcpStream, name: &'static str, loads: Arc<AtomicU64>) {
     let answer = format!(
         "HTTP/1.1 200 OK\r\nx-backend: {name}\r\ncontent-length: {}\r\n\r\n{name}",
         name.len()
@@ -49,7 +59,10 @@ async fn answer(mut stream: TcpStream, name: &'static str) {
     // One write is one packet.
     let _ = stream.set_nodelay(true);
     let mut reader = Reader::default();
-    while reader.head(&mut stream).await.is_some() {
+    while let Some(head) = reader.head(&mut stream).await {
+        if head.contains(LOAD) {
+            loads.fetch_add(1, Ordering::Relaxed);
+        }
         if stream.write_all(answer.as_bytes()).await.is_err() {
             return;
         }
@@ -142,7 +155,7 @@ impl Connection {
 
     /// The name of the backend; none when the connection ended or the answer is none of a backend's.
     async fn exchange(&mut self, stream: &mut TcpStream, address: SocketAddr) -> Option<String> {
-        let request = format!("GET / HTTP/1.1\r\nhost: {address}\r\n\r\n");
+        let request = format!("GET / HTTP/1.1\r\nhost: {address}\r\n{LOAD}: 1\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let head = self.reader.head(stream).await?;
         let mut length = 0;

@@ -128,3 +128,28 @@ fn traffic_that_does_not_follow_the_weight_holds() {
     assert!((0.03..0.08).contains(&observed), "{observed}");
     assert!(judgement.breach.is_none());
 }
+
+#[test]
+fn copies_show_harm_and_its_absence_like_answers_do() {
+    let name = region("us_east_1");
+    let mut plan = plan(&[(0.0, 1, &[FIVE_POINTS])], &[ERRORS_OVER_1]);
+    plan.stages[0].mirror = percent(25.0);
+    plan.stages[0].steps[0].mirrors = [(name.clone(), percent(25.0))].into();
+    for errors in [0.001, 0.05] {
+        // Copies of a quarter are as many as the requests of a canary with a fifth of the traffic.
+        let mut world = World::new(7, 1, 1_000.0, 20.0).canary(failing(errors));
+        let mut judge = entered(&plan);
+        let copied = |world: &mut World| {
+            let mut poll = world.poll(&plan);
+            let look = poll.regions.get_mut(&name).unwrap();
+            (look.weight, look.mirror) = (percent(0.0), percent(25.0));
+            poll
+        };
+        let last = (0..60).map(|_| judge.observe(&plan, &copied(&mut world))).last().unwrap();
+        let strays = matches!(last.hold, Some(HoldEvidence::TrafficDoesNotFollow { .. }));
+        assert!(!strays, "{:?}", last.hold);
+        assert_eq!(last.breach.is_some(), errors > 0.01, "{last:#?}");
+        assert_eq!(last.stage == Outcome::Pass, errors < 0.01, "{last:#?}");
+        assert_eq!(last.data[&name], DataState::Present);
+    }
+}

@@ -76,12 +76,13 @@ pub fn plan(stages: &[(f64, usize, &[Rule])], triggers: &[Rule]) -> Plan {
         let weights = regions.iter().map(|name| (name.clone(), percent(*weight))).collect();
         let criteria = rules.iter().enumerate();
         Stage {
+            mirror: Weight::ZERO,
             name: name.parse().unwrap(),
             at: Location { file: "pipelines/test.yaml".to_owned(), line: 1, column: 1 },
             regions,
             weight: percent(*weight),
             criteria: criteria.map(|(at, rule)| criterion(&name, 10 + at as u32, rule)).collect(),
-            steps: vec![Step { weights, bake: Millis::from_secs(60) }],
+            steps: vec![Step { weights, mirrors: BTreeMap::new(), bake: Millis::from_secs(60) }],
             duration: Millis::from_secs(60),
             max_duration: Millis::from_secs(120),
             min_requests: 500,
@@ -199,6 +200,7 @@ impl World {
         };
         let measured = plan.analyses.iter();
         RegionPoll {
+            mirror: Weight::ZERO,
             weight: percent(weight),
             window: Millis::from_secs(1),
             ready_for: None,

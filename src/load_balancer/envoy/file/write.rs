@@ -7,8 +7,8 @@ use serde_yaml::Value;
 use super::super::reading::Expected;
 use super::super::{Pair, marker, route};
 use crate::load_balancer::owned::{self, Held};
-use crate::ports::Outcome;
-use crate::units::{Generation, Weight};
+use crate::ports::{Outcome, Split};
+use crate::units::Generation;
 
 /// One more than a document may have, so that a longer one is found.
 const BYTES_MAX: u64 = route::BYTES_MAX as u64 + 1;
@@ -64,21 +64,21 @@ impl File {
     }
 
     /// Replaces the weights, keeping everything else; readers see the old file or the new one, whole.
-    pub fn write(&self, weights: [Weight; 2], generation: Generation) -> Result<(), Error> {
+    pub fn write(&self, split: &Split, generation: Generation) -> Result<(), Error> {
         let held = Held::lock(&self.path, BYTES_MAX)?;
-        held.write(&self.rewritten(weights, generation)?)?;
+        held.write(&self.rewritten(split, generation)?)?;
         Ok(())
     }
 
     /// The file's text with other weights.
-    pub fn rewritten(&self, weights: [Weight; 2], generation: Generation) -> Result<String, Error> {
+    pub fn rewritten(&self, split: &Split, generation: Generation) -> Result<String, Error> {
         let json = self.is_json()?;
         let mut document = self.load()?;
         let route = route::find(&mut document, &self.route)?;
         if let Some(found) = marker::read(route, &self.pair).filter(|found| *found > generation) {
             return Err(owned::Error::Superseded { found, asked: generation }.into());
         }
-        route::set_split(route, &self.pair, weights.map(Weight::hundredths))?;
+        route::set_split(route, &self.pair, split)?;
         if !marker::write(route, &self.pair, generation) {
             return Err(Error::Metadata);
         }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     fn set(file: &File, percent: f64, generation: u64) -> Result<(), Error> {
-        file.write(pair().weights(&split(percent)).unwrap(), Generation(generation))
+        file.write(&split(percent), Generation(generation))
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_yaml::Value;
 use tokio::time::Instant;
 
-use super::super::reading::{self, Expected, Seen};
+use super::super::reading::{Expected, Seen};
 use super::super::{Pair, marker, pair, proto, route};
 use crate::load_balancer::Known;
 use crate::ports::Split;
@@ -136,7 +136,7 @@ impl State {
         route::splits(&document, pair).map_err(RegisterError::Route)?;
         proto::encode(&document).map_err(RegisterError::Route)?;
         if let Some(known) = known {
-            pair.weights(&known.split).map_err(RegisterError::Pair)?;
+            pair.weights_and_copies(&known.split).map_err(RegisterError::Pair)?;
         }
         let resource = self.resources.entry(key.clone()).or_insert_with(|| Resource {
             document: document.clone(),
@@ -172,7 +172,7 @@ impl State {
         pair: &Pair,
         wanted: Expected,
     ) -> Result<(), ServeError> {
-        pair.weights(&wanted.split)?;
+        pair.weights_and_copies(&wanted.split)?;
         let resource = self.resources.get_mut(key).ok_or(ServeError::Missing)?;
         if let Some(newest) =
             resource.newest(pair).filter(|newest| Some(*newest) > wanted.generation)
@@ -372,9 +372,9 @@ impl From<&Known> for Expected {
     }
 }
 
-/// All traffic goes to one slot.
+/// All traffic goes to one slot, and no copies to another.
 fn one_sided(split: &Split) -> bool {
-    split.values().any(|weight| *weight == Weight::FULL)
+    split.copies.is_empty() && split.values().any(|weight| *weight == Weight::FULL)
 }
 
 impl Resource {
@@ -407,11 +407,7 @@ impl Resource {
         let mut splits = BTreeMap::new();
         for (pair, expected) in &self.targets {
             let Some(expected) = expected else { continue };
-            route::set_split(
-                &mut document,
-                pair,
-                pair.weights(&expected.split)?.map(Weight::hundredths),
-            )?;
+            route::set_split(&mut document, pair, &expected.split)?;
             if !marker::write(&mut document, pair, expected.generation.unwrap_or_default()) {
                 return Err(ServeError::Metadata);
             }
@@ -429,7 +425,7 @@ impl Resource {
 impl Instance {
     fn seen(&self, name: &str, pair: &Pair, refused: Option<&str>) -> Seen {
         let holds = self.acknowledged.get(pair);
-        let last = holds.map(|holds| format!(", last seen with {}", reading::text(&holds.split)));
+        let last = holds.map(|holds| format!(", last seen with {}", holds.split));
         let problem = if self.stream.is_none() {
             Some(format!("is disconnected{}", last.unwrap_or_default()))
         } else if let Some(words) = refused {

@@ -42,7 +42,7 @@ fn join(state: &mut State, node: &str, stream: u64) {
 
 fn problems(state: &State, after: Option<Duration>, now: Instant) -> Vec<String> {
     let shown = state.shown(&key(), &pair(), after, now).unwrap();
-    reading::merge(shown.expected.as_ref(), &shown.seen, Vec::new())
+    crate::load_balancer::envoy::reading::merge(shown.expected.as_ref(), &shown.seen, Vec::new())
         .map(|reading| reading.note.into_iter().collect())
         .unwrap_or_default()
 }
