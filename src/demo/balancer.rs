@@ -69,6 +69,7 @@ impl LoadBalancer for ProxyBalancer {
             sees_instances: false,
             fencing: Fencing::Marker,
             effect_lag: crate::units::Millis::ZERO,
+            sees_requests: true,
         }
     }
 

@@ -55,6 +55,7 @@ impl AwsAlb {
             sees_instances: false,
             fencing: Fencing::Marker,
             effect_lag: Millis::ZERO,
+            sees_requests: true,
         }
     }
 

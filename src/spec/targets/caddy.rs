@@ -32,6 +32,7 @@ impl Caddy {
             sees_instances: false,
             fencing: Fencing::CompareAndSet,
             effect_lag: Millis::ZERO,
+            sees_requests: true,
         }
     }
 

@@ -17,6 +17,8 @@ pub struct Capabilities {
     pub fencing: Fencing,
     /// How long users may still go by older weights after newer ones are in force: the TTL of a name; zero for most.
     pub effect_lag: Millis,
+    /// Sees each request, so that a header or a cookie can choose it: what a cohort needs. A name server sees names only.
+    pub sees_requests: bool,
 }
 
 /// What keeps an older writer from undoing a newer one.

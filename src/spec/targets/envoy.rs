@@ -64,6 +64,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     sees_instances: true,
     fencing: Fencing::Marker,
     effect_lag: Millis::ZERO,
+    sees_requests: true,
 };
 
 impl EnvoyXds {

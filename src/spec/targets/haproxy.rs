@@ -43,6 +43,7 @@ impl Haproxy {
             sees_instances: false,
             fencing: Fencing::Process,
             effect_lag: Millis::ZERO,
+            sees_requests: true,
         }
     }
 

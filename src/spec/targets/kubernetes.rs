@@ -86,6 +86,7 @@ impl Kubernetes {
             sees_instances: false,
             fencing: Fencing::CompareAndSet,
             effect_lag: Millis::ZERO,
+            sees_requests: true,
         }
     }
 

@@ -39,6 +39,7 @@ impl Nginx {
             sees_instances: false,
             fencing: Fencing::Marker,
             effect_lag: Millis::ZERO,
+            sees_requests: true,
         }
     }
 

@@ -51,6 +51,7 @@ impl Abilities {
             sees_instances: true,
             fencing: if self.keeps_generation { Fencing::Marker } else { Fencing::Process },
             effect_lag: Millis::ZERO,
+            sees_requests: true,
         }
     }
 

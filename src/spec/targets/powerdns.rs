@@ -45,6 +45,7 @@ impl PowerDns {
             sees_instances: false,
             fencing: Fencing::Marker,
             effect_lag: self.ttl,
+            sees_requests: false,
         }
     }
 

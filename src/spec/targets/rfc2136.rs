@@ -68,6 +68,7 @@ impl Rfc2136 {
             sees_instances: false,
             fencing: Fencing::CompareAndSet,
             effect_lag: self.ttl,
+            sees_requests: false,
         }
     }
 

@@ -66,6 +66,7 @@ impl Route53 {
             sees_instances: false,
             fencing: Fencing::Marker,
             effect_lag: Millis::ZERO,
+            sees_requests: false,
         }
     }
 

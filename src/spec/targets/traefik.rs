@@ -38,6 +38,7 @@ impl Traefik {
             sees_instances: false,
             fencing: Fencing::Marker,
             effect_lag: Millis::ZERO,
+            sees_requests: true,
         }
     }
 
