@@ -2,4 +2,5 @@
 
 mod blue_green;
 mod cohorts;
+mod kinds;
 mod world;

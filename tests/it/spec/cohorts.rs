@@ -1,7 +1,7 @@
 //! What `check` says of cohorts: their entry in the fleet, their numbers, their balancers, and the stages that name them.
 
 use super::*;
-use tidegate::units::{Millis, RegionName};
+use tidegate::units::RegionName;
 
 const FLEET: &str = r#"regions:
   us:

@@ -44,7 +44,8 @@ const PIPELINE: &str = "deployment_pipeline:
   on_fail: rollback
 ";
 
-const KINDS: [&[&str]; 3] = [&[], &["x-testers: 1"], &["cookie: a=b; testers=yes"]];
+/// Headers of everybody, and of the two kinds of testers.
+pub const KINDS: [&[&str]; 3] = [&[], &["x-testers: 1"], &["cookie: a=b; testers=yes"]];
 
 async fn world() -> World {
     let mut world = World::start(RULES, &[("be_testers", None)]).await;
@@ -59,17 +60,21 @@ async fn world() -> World {
     world
 }
 
-/// Percent of green for everybody, for those with the header, and for those with the cookie.
 async fn shares(world: &World) -> [f64; 3] {
+    shares_at(world.haproxy.listener).await
+}
+
+/// Percent of green for everybody, for those with the header, and for those with the cookie.
+pub async fn shares_at(listener: std::net::SocketAddr) -> [f64; 3] {
     let mut shares = [0.0; 3];
     for (share, lines) in shares.iter_mut().zip(KINDS) {
-        *share = green(&Traffic::saying(world.haproxy.listener, lines).send(400).await);
+        *share = green(&Traffic::saying(listener, lines).send(400).await);
     }
     shares
 }
 
 #[track_caller]
-fn near(shares: [f64; 3], wanted: [f64; 3]) {
+pub fn near(shares: [f64; 3], wanted: [f64; 3]) {
     // Nothing and all are exact; between them others take their turns as well.
     let is_near = |share: f64, wanted: f64| match wanted {
         0.0 | 100.0 => (share - wanted).abs() < f64::EPSILON,
