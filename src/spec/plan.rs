@@ -64,8 +64,14 @@ impl Plan {
     /// region. Only its weights are its own.
     #[must_use]
     pub fn runs(&self, hook: Hook, region: &RegionName) -> bool {
+        hook == Hook::Persist || !self.is_cohort(region)
+    }
+
+    /// Whether this is a slice of another region of the plan.
+    #[must_use]
+    pub fn is_cohort(&self, region: &RegionName) -> bool {
         let whole = self.regions.get(region).and_then(|it| it.cohort_of.as_ref());
-        hook == Hook::Persist || whole.is_none_or(|whole| !self.regions.contains_key(whole))
+        whole.is_some_and(|whole| self.regions.contains_key(whole))
     }
 
     /// Every criterion and trigger, in the order of stages, triggers last.
