@@ -53,10 +53,10 @@ apps() {
     until_so curl -sf "http://127.0.0.1:$(port 8002)/" -o /dev/null
 }
 
-# users URL: a hundred requests a second, for ten minutes at most.
+# users URL [OPTION...]: a hundred requests a second, for ten minutes at most, with these options of curl.
 users() {
     until_so curl -sf -o /dev/null "$1"
-    curl -s -o /dev/null --rate 6000/m "$1?[1-60000]" &
+    curl -s -o /dev/null --rate 6000/m "${@:2}" "$1?[1-60000]" &
 }
 
 # apps_at BLUE GREEN: the two pools at loopback addresses of their own, both on port 8001, for users who are sent by name.

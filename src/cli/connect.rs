@@ -173,7 +173,10 @@ fn region(
     let own = |key: &TargetKey| key.region == *name && key.service == *service;
     let targets = connected.targets.iter().filter(|(key, _)| own(key));
     let targets = targets.map(|(_, target)| Arc::clone(target)).collect();
-    let prober = match &described.health {
+    // A cohort is probed only where it says how; its region is in any case.
+    let whole = described.cohort_of.as_ref().and_then(|whole| fleet.regions.get(whole));
+    let inherited = whole.and_then(|whole| whole.health.as_ref());
+    let prober = match described.health.as_ref().filter(|own| inherited != Some(*own)) {
         Some(probe) => Prober::start(name, probe).map_err(|error| failed(&error))?,
         None => None,
     };

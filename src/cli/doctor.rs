@@ -173,7 +173,9 @@ async fn bounded<T>(
 fn said(report: &Report) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["region", "target", "grade", "steps", "restart", "read", "dry set", "now"]);
+    table.set_header([
+        "region", "target", "grade", "steps", "sees", "restart", "read", "dry set", "now",
+    ]);
     let milliseconds =
         |time: Option<f64>| time.map_or_else(|| "-".to_owned(), |time| format!("{time:.1} ms"));
     for it in &report.targets {
@@ -183,6 +185,7 @@ fn said(report: &Report) -> String {
             it.what.clone(),
             it.grade.to_string(),
             can.steps.says(),
+            if can.sees_requests { "headers, cookies" } else { "names" }.to_owned(),
             if can.weights_survive_restart { "keeps" } else { "forgets" }.to_owned(),
             milliseconds(it.read_ms),
             milliseconds(it.dry_set_ms),

@@ -70,6 +70,7 @@ impl LoadBalancer for ProxyBalancer {
             fencing: Fencing::Marker,
             effect_lag: crate::units::Millis::ZERO,
             mirror: crate::spec::fleet::Mirroring::None,
+            sees_requests: true,
         }
     }
 

@@ -54,6 +54,7 @@ fn region(region: &Region, poll: Millis) -> fleet::Region {
         |url: &String| fleet::ScrapeEndpoint { url: url.clone(), labels: BTreeMap::new() };
     fleet::Region {
         at: location(),
+        cohort_of: None,
         share: region.share,
         role: about.map(|(_, role, _)| (*role).to_owned()),
         compliance: about

@@ -15,7 +15,7 @@ mod task;
 pub mod view;
 
 use crate::ports::JournalError;
-use crate::units::{Millis, RegionName, RolloutId, ServiceName, Version};
+use crate::units::{Millis, RegionName, RolloutId, ServiceName, SlotName, Version};
 
 /// Version of the statistics whose evidence a checkpoint holds; another one is not continued silently.
 pub const STATISTICS: u32 = 1;
@@ -53,6 +53,20 @@ pub enum Error {
         region: RegionName,
         /// What was read.
         found: String,
+    },
+    /// A region and its cohort share their slots, and a rollout moves both from one to the other.
+    #[error(
+        "{cohort} sends its users to {found}, and {region}, of whose traffic it is a slice, to {wanted}"
+    )]
+    CohortApart {
+        /// The cohort.
+        cohort: RegionName,
+        /// Its region.
+        region: RegionName,
+        /// The slot that plays stable in the cohort.
+        found: SlotName,
+        /// The slot that plays stable in the region.
+        wanted: SlotName,
     },
     /// A load balancer could not be read.
     #[error("{0}")]

@@ -64,7 +64,9 @@ pub async fn retire(site: &Site, what: Retirable, now_already: bool) -> Result<(
         retiring.without_traffic(region).await?;
     }
     for region in regions {
-        retiring.region(region).await?;
+        if retiring.state.plan.runs(Hook::Retire, &region) {
+            retiring.region(region).await?;
+        }
     }
     retiring.record(Event::Retired).await
 }

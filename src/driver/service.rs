@@ -15,7 +15,8 @@ use crate::ports::{Clock, Hook, Journal, Reading};
 use crate::spec::build::digest;
 use crate::spec::plan::{OnNewVersion, Plan, Stage, Step};
 use crate::units::{
-    Generation, Millis, RegionName, RolloutId, Seq, ServiceName, StageName, Version, Weight,
+    Generation, Millis, RegionName, RolloutId, Seq, ServiceName, SlotName, StageName, Version,
+    Weight,
 };
 
 /// Longest time that balancers which have their weights from Tidegate may take to begin with them.
@@ -27,8 +28,8 @@ const BEGIN_PAUSE: Duration = Duration::from_millis(100);
 /// run by themselves are only read; those that Tidegate serves begin with what was found, once that is recorded.
 ///
 /// # Errors
-/// A region cannot be read, is not settled, or has a split in progress and `as_is` is not given; a rollout is under
-/// way; a balancer does not take what it is served (it stays recorded, and is served by the next run).
+/// A region cannot be read, is not settled, or has a split in progress and `as_is` is not given; a cohort's stable slot is
+/// not its region's; a rollout is under way; a balancer does not take what it is served (it stays recorded, and is served by the next run).
 pub async fn adopt(
     site: &Site,
     version: Version,
@@ -46,6 +47,8 @@ pub async fn adopt(
         Ok::<_, Error>((name.clone(), adopted, readings))
     });
     let found = try_join_all(surveys).await?;
+    let stable = found.iter().map(|(name, adopted, _)| (name, &adopted.stable)).collect();
+    together_with_cohorts(&stable, |name| site.fleet.cohort_of(name))?;
     let (before, seq) =
         known.map_or((Generation::default(), Seq(0)), |(state, seq)| (state.generation, seq));
     let readings = found.iter().flat_map(|(_, _, readings)| readings);
@@ -66,6 +69,21 @@ pub async fn adopt(
     });
     try_join_all(begun).await?;
     Ok(adopted)
+}
+
+/// A cohort's stable slot is its region's: both are moved to the other one, and what is deployed there is deployed once.
+fn together_with_cohorts<'a>(
+    stable: &BTreeMap<&'a RegionName, &'a SlotName>,
+    cohort_of: impl Fn(&RegionName) -> Option<&'a RegionName>,
+) -> Result<(), Error> {
+    for (&cohort, &found) in stable {
+        let Some(region) = cohort_of(cohort) else { continue };
+        let Some(wanted) = stable.get(region).filter(|wanted| **wanted != found) else { continue };
+        let (cohort, region) = (cohort.clone(), region.clone());
+        let (found, wanted) = (found.clone(), (*wanted).clone());
+        return Err(Error::CohortApart { cohort, region, found, wanted });
+    }
+    Ok(())
 }
 
 /// Surveys all targets of a region at once.
@@ -289,6 +307,8 @@ fn started(
         let arms = ArmSlots { canary: known.idle.clone(), stable: known.stable.clone() };
         slots.insert(region.clone(), arms);
     }
+    let stable = slots.iter().map(|(name, arms)| (name, &arms.stable)).collect();
+    together_with_cohorts(&stable, |name| plan.regions.get(name)?.cohort_of.as_ref())?;
     let generation = service.generation.next();
     Ok(Started { version, stable_version, generation, plan, slots, by })
 }

@@ -41,13 +41,17 @@ pub struct RegionSite {
 }
 
 impl Site {
-    /// Health by probed region.
+    /// Health by probed region; a cohort is as healthy as its region at most.
     #[must_use]
     pub fn health(&self) -> BTreeMap<RegionName, bool> {
-        let probed = |(name, site): (&RegionName, &RegionSite)| {
-            site.prober.as_ref().map(|prober| (name.clone(), prober.healthy()))
+        let probed =
+            |name: &RegionName| self.regions.get(name)?.prober.as_ref().map(Prober::healthy);
+        let both = |name: &RegionName| {
+            let whole = self.fleet.cohort_of(name).and_then(probed);
+            probed(name).into_iter().chain(whole).reduce(|own, whole| own && whole)
         };
-        self.regions.iter().filter_map(probed).collect()
+        let known = |name: &RegionName| both(name).map(|healthy| (name.clone(), healthy));
+        self.regions.keys().filter_map(known).collect()
     }
 
     /// Slots of a region that no rollout has given roles: used to read weights only.

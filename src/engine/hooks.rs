@@ -92,9 +92,17 @@ fn wanted(state: &Rollout) -> impl Iterator<Item = Hook> {
 }
 
 fn is_done(state: &Rollout, hook: Hook) -> bool {
-    state.regions.values().all(|region| {
+    let mut concerned = state.regions.iter().filter(|(name, _)| state.plan.runs(hook, name));
+    concerned.all(|(_, region)| {
         region.hooks.get(&hook).is_some_and(|stands| stands.standing == Standing::Done)
     })
+}
+
+/// Only a slot without traffic is given something else to run; a region's cohorts use the same one.
+fn is_idle(state: &Rollout, name: &RegionName) -> bool {
+    let mut users = std::iter::once(name).chain(state.plan.cohorts_of(name));
+    users
+        .all(|user| state.regions.get(user).is_none_or(|region| region.seen() == Some(Reach::NONE)))
 }
 
 /// Every hook of this phase is done everywhere.
@@ -126,11 +134,11 @@ pub(super) fn start_due(turn: &mut Turn) {
     if turn.state.is_held() {
         return;
     }
-    let regions: Vec<_> = turn.state.regions.keys().cloned().collect();
+    let regions = turn.state.regions.keys().filter(|name| turn.state.plan.runs(hook, name));
+    let regions: Vec<_> = regions.cloned().collect();
     for name in regions {
         let region = &turn.state.regions[&name];
-        // Only a slot without traffic is given something else to run.
-        let is_ready = hook != Hook::Deploy || region.seen() == Some(Reach::NONE);
+        let is_ready = hook != Hook::Deploy || is_idle(&turn.state, &name);
         let stands = region.hooks.get(&hook).cloned();
         match stands.map(|stands| (stands.generation, stands.attempts, stands.standing)) {
             None if is_ready => start(turn, name, hook, turn.state.generation),

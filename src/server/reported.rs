@@ -46,7 +46,8 @@ impl Reported {
         for (name, question) in &fleet.reported {
             let regions: Vec<_> = match &question.region {
                 Some(region) => vec![region],
-                None => fleet.regions.keys().collect(),
+                // A cohort is no region of which anybody asks for numbers.
+                None => fleet.regions.keys().filter(|it| fleet.cohort_of(it).is_none()).collect(),
             };
             for region in regions {
                 let Some(site) = source(region) else { continue };

@@ -80,7 +80,7 @@ impl Checks {
             state.plan.authority == Authority::Full && state.plan.hooks.contains(hook)
         };
         for hook in hooks.iter().filter(wanted) {
-            for region in state.regions.keys() {
+            for region in state.regions.keys().filter(|name| state.plan.runs(*hook, name)) {
                 if !world.programs.have_done(region, *hook) {
                     self.violations.push(format!("forward, but {hook} is not done in {region}"));
                 }

@@ -86,7 +86,12 @@ pub fn plan() -> Plan {
     let everywhere = ["us_east_1", "eu_west_1", "ap_southeast_2"];
     let third = stage("stage_3_global_deployment", Some(&second), &everywhere, 100.0);
     let share = |(name, share): &(&str, f64)| {
-        let plan = RegionPlan { share: percent(*share), poll: POLL, settle: Millis::ZERO };
+        let plan = RegionPlan {
+            share: percent(*share),
+            poll: POLL,
+            settle: Millis::ZERO,
+            cohort_of: None,
+        };
         (region(name), plan)
     };
     Plan {

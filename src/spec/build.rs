@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::analysis::AnalysisFile;
 use super::codes;
+use super::cohort;
 use super::criterion::{self, Side};
 use super::decode::{Decoder, Spanned, nearest};
 use super::diagnostic::{Diagnostic, Diagnostics, Severity};
@@ -50,6 +51,9 @@ pub fn plan(
     let stages = builder.stages(pipeline);
     let triggers = builder.criteria(&pipeline.triggers, Side::Trigger, "trigger");
     builder.contradictions(&stages, &triggers);
+    if let Some(service) = builder.service {
+        cohort::check_pipeline(&mut builder.decoder, pipeline, fleet, service);
+    }
     let mut all = std::mem::take(&mut builder.decoder.problems);
     all.extend(builder.arms(service_name, &stages));
     problems.extend(all);
@@ -58,9 +62,12 @@ pub fn plan(
         return None;
     }
     let regions = stages.iter().flat_map(|stage| &stage.regions).filter_map(|name| {
-        let Region { share, poll, settle, .. } = fleet.regions.get(name)?;
-        Some((name.clone(), RegionPlan { share: *share, poll: *poll, settle: *settle }))
+        let Region { share, poll, settle, cohort_of, .. } = fleet.regions.get(name)?;
+        let (share, poll, settle, cohort_of) = (*share, *poll, *settle, cohort_of.clone());
+        Some((name.clone(), RegionPlan { share, poll, settle, cohort_of }))
     });
+    let mut policy = pipeline.policy.clone();
+    cohort::extend_calendar(&mut policy, fleet);
     let mut plan = Plan {
         pipeline: pipeline.name.clone(),
         service: service_name.clone(),
@@ -73,7 +80,7 @@ pub fn plan(
             .collect(),
         stages,
         triggers,
-        policy: pipeline.policy.clone(),
+        policy,
         manual_rollback: pipeline.manual_rollback.clone(),
         authority: service.authority,
         hooks: service.hooks.keys().copied().collect(),
@@ -320,9 +327,14 @@ impl Builder<'_> {
             let mut decoder = Decoder::new(&analysis.file);
             self.fleet_check(analysis, &mut decoder);
             for selector in &analysis.selectors {
-                for (region_name, region) in &regions {
+                let mut all = BTreeMap::new();
+                for &(region_name, region) in &regions {
                     let bound = both_arms(&selector.value, (name, service), (region_name, region));
+                    all.extend(bound.clone().ok().map(|arms| (region_name, arms)));
                     report_arms(&mut decoder, analysis, selector, bound);
+                }
+                if !matches!(analysis.measurement, Measurement::Check { .. }) {
+                    cohort::check_selector(&mut decoder, selector, &self.fleet.regions, &all);
                 }
             }
             problems.extend(decoder.problems);

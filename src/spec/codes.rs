@@ -142,6 +142,19 @@ codes! {
     /// is written at once, but reaches those users only when their answer has run out: the TTL is the shortest time in
     /// which everybody can be back. Keep it at 30 s or less while versions are rolled out by DNS.
     DNS_LIFETIME = "fleet::dns_lifetime";
+    /// A cohort (`cohort_of`) is a slice of one region's traffic, chosen by a header or a cookie. It names a region of the
+    /// fleet, not itself and not another cohort; a service that has a load balancer for it has one in its region too, and
+    /// the two are not the same weights.
+    COHORT = "fleet::cohort";
+    /// Whoever is chosen by a header or a cookie is no random sample of a region's users: mixed into the region's numbers,
+    /// they would spoil its verdict. So a cohort has numbers of its own. With its region's source it needs a label that
+    /// differs, and analyses whose selectors use it; Envoy counts by cluster, HAProxy by backend, Traefik by service.
+    COHORT_NUMBERS = "fleet::cohort_numbers";
+    /// A name server answers a name and sees no request, so no header and no cookie. A cohort needs a balancer that does.
+    COHORT_BY_NAME = "fleet::cohort_by_name";
+    /// A region and its cohorts send their users to the same two slots. A pipeline that ends with one of them at 100 % and
+    /// leaves the other one out would retire a slot that still has users, so its stages name both or neither.
+    COHORT_LEFT_OUT = "pipeline::cohort_left_out";
     /// A stage starts only if its bake fits into a window, and no window of that region is as long as the bake.
     WINDOW_TOO_SHORT = "reason::window_too_short";
     /// Beyond loopback the API needs TLS, and people that the fleet names: whoever reaches it moves production traffic.

@@ -37,6 +37,14 @@ pub struct Fleet {
     pub api: Option<Api>,
 }
 
+impl Fleet {
+    /// The region that a cohort is a slice of; none for a region itself.
+    #[must_use]
+    pub fn cohort_of(&self, name: &RegionName) -> Option<&RegionName> {
+        self.regions.get(name)?.cohort_of.as_ref()
+    }
+}
+
 /// Somebody who is told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Notify {
@@ -121,7 +129,9 @@ pub struct Level {
 pub struct Region {
     /// Where the file says it.
     pub at: Location,
-    /// Share of all users.
+    /// The region of whose traffic this is a slice, chosen by a header or a cookie; none for a region itself.
+    pub cohort_of: Option<RegionName>,
+    /// Share of all users; a cohort's own ones usually count in its region.
     pub share: Weight,
     /// `primary`, `secondary`, `regional`, ...; for people.
     pub role: Option<String>,

@@ -6,17 +6,16 @@ use std::path::PathBuf;
 use super::access::Access;
 use super::access_file;
 use super::codes;
+use super::cohort;
 use super::decode::{Decoder, Fields, nearest};
 use super::file::{self, Node, Span, Value};
-use super::fleet::{
-    Auth, Fleet, FleetCheck, FleetHook, HookRun, MetricsSource, Probe, Prometheus, Region, Scrape,
-    ScrapeEndpoint, Secret, Service, Xds, XdsTls,
-};
+use super::fleet::{Auth, Fleet, FleetCheck, FleetHook, HookRun, Secret, Service, Xds, XdsTls};
 use super::notify_file;
 use super::plan::{Authority, Hook};
+use super::region_file;
 use super::reported_file;
 use super::targets::{Place, decode_targets};
-use crate::units::{Millis, RegionName, ServiceName, SlotName, Weight, shown};
+use crate::units::{Millis, RegionName, ServiceName, SlotName, shown};
 
 /// Longest time of one try of a hook, where the file says nothing.
 const HOOK_TIMEOUT: Millis = Millis::from_secs(600);
@@ -24,7 +23,7 @@ const HOOK_TIMEOUT: Millis = Millis::from_secs(600);
 const HOOK_TIMEOUT_MAX: Millis = Millis::from_secs(6 * 3_600);
 /// What may be put into a hook's arguments.
 pub const HOOK_VALUES: [&str; 5] = ["{service}", "{region}", "{slot}", "{version}", "{key}"];
-const REGIONS_MAX: usize = 200;
+pub(super) const REGIONS_MAX: usize = 200;
 const SERVICES_MAX: usize = 2_000;
 const CHECKS_MAX: usize = 1_000;
 const SECRET_HELP: &str = "write {env: NAME} or {file: PATH}";
@@ -38,13 +37,10 @@ pub fn decode(decoder: &mut Decoder, text: &str) -> Option<Fleet> {
     let state = fields
         .get(decoder, "state", Decoder::text)
         .map_or_else(|| PathBuf::from(".tidegate"), PathBuf::from);
-    let regions = fields.require(decoder, "regions", |decoder, node| {
-        named(decoder, node, REGIONS_MAX, "regions", decode_region)
-    });
+    let regions = fields.require(decoder, "regions", region_file::decode);
     let xds_span = fields.key_span("xds");
     let xds = fields.get(decoder, "xds", decode_xds);
-    let names: BTreeSet<RegionName> =
-        regions.iter().flat_map(|regions| regions.keys().cloned()).collect();
+    let (regions, names) = regions.unwrap_or_default();
     let services = fields.require(decoder, "services", |decoder, node| {
         named(decoder, node, SERVICES_MAX, "services", |decoder, _, span, node| {
             decode_service(decoder, span, node, &names, xds_span.is_some())
@@ -68,11 +64,10 @@ pub fn decode(decoder: &mut Decoder, text: &str) -> Option<Fleet> {
         decoder.error(codes::ACCESS, span, "beyond loopback the API needs people", help);
     }
     fields.finish(decoder);
-    if let Some(regions) = &regions {
-        check_shares(decoder, regions);
-    }
+    region_file::check_shares(decoder, &regions);
     let file = decoder.file.clone();
-    let (regions, services): (_, BTreeMap<ServiceName, Service>) = (regions?, services?);
+    let services: BTreeMap<ServiceName, Service> = services?;
+    cohort::check_fleet(decoder, &regions, &services);
     (!decoder.problems.has_errors()).then_some(Fleet {
         file,
         state,
@@ -102,7 +97,7 @@ fn decode_access(
 }
 
 /// A mapping from names to what `item` decodes; at least one and at most `most`.
-fn named<K, T>(
+pub(super) fn named<K, T>(
     decoder: &mut Decoder,
     node: &Node,
     most: usize,
@@ -140,118 +135,6 @@ where
         }
     }
     Some(map)
-}
-
-fn check_shares(decoder: &mut Decoder, regions: &BTreeMap<RegionName, Region>) {
-    let sum: u32 = regions.values().map(|region| u32::from(region.share.hundredths())).sum();
-    // Thirds written with two digits miss a hundredth each.
-    let slack = u32::try_from(regions.len()).unwrap_or(u32::MAX);
-    let Some(first) = regions.values().min_by_key(|region| region.at.line) else { return };
-    if sum.abs_diff(10_000) > slack && !decoder.problems.has_errors() {
-        let span = Span { line: first.at.line, column: first.at.column, length: 1 };
-        let message =
-            format!("the shares of all regions sum to {} %, not 100 %", f64::from(sum) / 100.0);
-        decoder.error(codes::SHARES, span, message, "a share is the region's part of all users");
-    }
-}
-
-fn decode_region(
-    decoder: &mut Decoder,
-    _name: &RegionName,
-    span: Span,
-    node: &Node,
-) -> Option<Region> {
-    let mut fields = decoder.fields(node)?;
-    fields.span = span;
-    let share = fields.require(decoder, "share", Decoder::weight);
-    let role = fields.get(decoder, "role", Decoder::text);
-    let compliance =
-        fields.get(decoder, "compliance", |decoder, node| decoder.each(node, Decoder::text));
-    let instances =
-        fields.get(decoder, "instances", |decoder, node| decoder.count(node, 1, 1_000_000));
-    let labels = fields.get(decoder, "labels", Decoder::texts).unwrap_or_default();
-    let prometheus =
-        fields.get(decoder, "prometheus", decode_prometheus).map(MetricsSource::Prometheus);
-    let scrape = fields.get(decoder, "scrape", decode_scrape).map(MetricsSource::Scrape);
-    if fields.key_span("prometheus").is_some() == fields.key_span("scrape").is_some() {
-        let message = "a region needs exactly one of `prometheus` and `scrape`";
-        decoder.error(
-            codes::MISSING_KEY,
-            span,
-            message,
-            "it says where the region's numbers come from",
-        );
-    }
-    let scrape_interval =
-        fields.get(decoder, "scrape_interval", Decoder::positive).unwrap_or(Millis::from_secs(15));
-    let poll = fields.get(decoder, "poll", Decoder::positive).unwrap_or(scrape_interval);
-    let settle = fields.get(decoder, "settle", Decoder::duration).unwrap_or(scrape_interval);
-    let health = fields.get(decoder, "health", decode_probe);
-    let dns_lifetime = fields.get(decoder, "dns_lifetime", Decoder::duration);
-    let failover_within = fields.get(decoder, "failover_within", Decoder::positive);
-    fields.refuse(decoder, &[("coordinates", "remove it; regions are not placed on a map yet")]);
-    fields.finish(decoder);
-    Some(Region {
-        at: decoder.at(span),
-        share: share?,
-        role,
-        compliance: compliance.unwrap_or_default(),
-        instances,
-        labels,
-        metrics: prometheus.or(scrape)?,
-        poll,
-        scrape_interval,
-        settle,
-        health,
-        dns_lifetime,
-        failover_within,
-    })
-}
-
-fn decode_prometheus(decoder: &mut Decoder, node: &Node) -> Option<Prometheus> {
-    let mut fields = decoder.fields(node)?;
-    let url = fields.require(decoder, "url", decode_url);
-    let auth = decode_auth(decoder, &mut fields);
-    let ca = fields.get(decoder, "ca", Decoder::text).map(PathBuf::from);
-    let timeout =
-        fields.get(decoder, "timeout", Decoder::positive).unwrap_or(Millis::from_secs(10));
-    let bytes_max = decode_bytes(decoder, &mut fields);
-    let aggregated = fields.get(decoder, "aggregated", Decoder::truth).unwrap_or(false);
-    fields.finish(decoder);
-    Some(Prometheus { url: url?, auth, ca, timeout, bytes_max, aggregated })
-}
-
-fn decode_scrape(decoder: &mut Decoder, node: &Node) -> Option<Scrape> {
-    let mut fields = decoder.fields(node)?;
-    let endpoints = fields.require(decoder, "endpoints", |decoder, node| {
-        let endpoints = decoder.each(node, decode_endpoint)?;
-        if matches!(&node.value, Value::List(list) if list.is_empty() || list.len() > 1_000) {
-            decoder.error(codes::INVALID_VALUE, node.span, "expected 1 to 1,000 endpoints", "");
-        }
-        Some(endpoints)
-    });
-    let auth = decode_auth(decoder, &mut fields);
-    let timeout = fields.get(decoder, "timeout", Decoder::positive).unwrap_or(Millis::from_secs(5));
-    let bytes_max = decode_bytes(decoder, &mut fields);
-    fields.finish(decoder);
-    Some(Scrape { endpoints: endpoints?, auth, timeout, bytes_max })
-}
-
-fn decode_endpoint(decoder: &mut Decoder, node: &Node) -> Option<ScrapeEndpoint> {
-    if !matches!(node.value, Value::Map(_)) {
-        return Some(ScrapeEndpoint { url: decode_url(decoder, node)?, labels: BTreeMap::new() });
-    }
-    let mut fields = decoder.fields(node)?;
-    let url = fields.require(decoder, "url", decode_url);
-    let labels = fields.get(decoder, "labels", Decoder::texts).unwrap_or_default();
-    fields.finish(decoder);
-    Some(ScrapeEndpoint { url: url?, labels })
-}
-
-fn decode_bytes(decoder: &mut Decoder, fields: &mut Fields<'_>) -> u64 {
-    let bytes =
-        fields.get(decoder, "max_bytes", |decoder, node| decoder.whole(node, 1_024, 1 << 30));
-    bytes.unwrap_or(16 << 20)
 }
 
 pub(super) fn decode_auth(decoder: &mut Decoder, fields: &mut Fields<'_>) -> Option<Auth> {
@@ -330,22 +213,6 @@ pub(super) fn decode_url(decoder: &mut Decoder, node: &Node) -> Option<String> {
             None
         }
     }
-}
-
-fn decode_probe(decoder: &mut Decoder, node: &Node) -> Option<Probe> {
-    let mut fields = decoder.fields(node)?;
-    let url = fields.get(decoder, "url", decode_url);
-    let interval =
-        fields.get(decoder, "interval", Decoder::positive).unwrap_or(Millis::from_secs(5));
-    let failures =
-        fields.get(decoder, "failures", |decoder, node| decoder.count(node, 1, 100)).unwrap_or(3);
-    let successes =
-        fields.get(decoder, "successes", |decoder, node| decoder.count(node, 1, 100)).unwrap_or(2);
-    let timeout = fields.get(decoder, "timeout", Decoder::positive);
-    let at = decoder.at(fields.key_span("interval").unwrap_or(node.span));
-    fields.finish(decoder);
-    let timeout = timeout.unwrap_or(Millis::from_secs(2).min(interval));
-    Some(Probe { at, url, interval, failures, successes, timeout })
 }
 
 fn decode_service(
@@ -568,11 +435,4 @@ fn decode_xds(decoder: &mut Decoder, node: &Node) -> Option<Xds> {
     }
     fields.finish(decoder);
     Some(Xds { listen: listen?, tls })
-}
-
-/// Whether `share` is that of a largest region while a smaller one exists.
-#[must_use]
-pub fn is_largest(share: Weight, regions: &BTreeMap<RegionName, Region>) -> bool {
-    regions.values().all(|region| region.share <= share)
-        && regions.values().any(|region| region.share < share)
 }

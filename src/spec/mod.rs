@@ -26,6 +26,8 @@ mod calendar;
 #[cfg(feature = "files")]
 pub mod codes;
 #[cfg(feature = "files")]
+mod cohort;
+#[cfg(feature = "files")]
 pub mod criterion;
 #[cfg(feature = "files")]
 pub mod decode;
@@ -45,6 +47,8 @@ pub mod pipeline;
 pub mod quantity;
 #[cfg(feature = "files")]
 pub mod reason;
+#[cfg(feature = "files")]
+mod region_file;
 #[cfg(feature = "files")]
 mod reported_file;
 #[cfg(feature = "files")]

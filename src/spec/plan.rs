@@ -51,6 +51,29 @@ impl Plan {
         weights.iter().map(part).sum()
     }
 
+    /// Cohorts of a region among those that the plan names.
+    pub fn cohorts_of<'a>(
+        &'a self,
+        region: &'a RegionName,
+    ) -> impl Iterator<Item = &'a RegionName> {
+        let own = |(_, it): &(_, &RegionPlan)| it.cohort_of.as_ref() == Some(region);
+        self.regions.iter().filter(own).map(|(name, _)| name)
+    }
+
+    /// Whether a hook is run in this region. A cohort has its region's slots: what is done to a slot is done once, in the
+    /// region. Only its weights are its own.
+    #[must_use]
+    pub fn runs(&self, hook: Hook, region: &RegionName) -> bool {
+        hook == Hook::Persist || !self.is_cohort(region)
+    }
+
+    /// Whether this is a slice of another region of the plan.
+    #[must_use]
+    pub fn is_cohort(&self, region: &RegionName) -> bool {
+        let whole = self.regions.get(region).and_then(|it| it.cohort_of.as_ref());
+        whole.is_some_and(|whole| self.regions.contains_key(whole))
+    }
+
     /// Every criterion and trigger, in the order of stages, triggers last.
     pub fn criteria(&self) -> impl Iterator<Item = &Criterion> {
         self.stages.iter().flat_map(|stage| &stage.criteria).chain(&self.triggers)
@@ -97,6 +120,9 @@ pub struct RegionPlan {
     pub poll: Millis,
     /// Time after a confirmed weight before its samples count; default one scrape interval.
     pub settle: Millis,
+    /// The region whose slots it shares, where it is a slice of that region's traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cohort_of: Option<RegionName>,
 }
 
 /// One regional stage.

@@ -7,9 +7,9 @@ use super::codes;
 use super::diagnostic::{Diagnostics, Severity};
 use super::file::Span;
 use super::fleet::{Fleet, Region, Steps, Target};
-use super::fleet_file::is_largest;
 use super::pipeline::{PipelineFile, StageFile};
 use super::plan::{Analysis, Criterion, Hook, Location, Measurement, Plan, Test};
+use super::region_file::is_largest;
 use super::selector;
 use crate::units::{Millis, RegionName, Weight};
 
@@ -22,7 +22,8 @@ const EFFECT_LAG_MAX: Millis = Millis::from_secs(30);
 
 /// What a fleet promises and cannot keep.
 pub fn fleet(fleet: &Fleet, problems: &mut Diagnostics) {
-    for (name, region) in &fleet.regions {
+    // A cohort fails over with its region.
+    for (name, region) in fleet.regions.iter().filter(|(_, it)| it.cohort_of.is_none()) {
         failover(name, region, problems);
     }
 }
@@ -170,7 +171,9 @@ impl<'a> Reasoner<'a> {
             return;
         };
         let largest = stage.regions.iter().find(|region| {
-            let share = self.fleet.regions.get(&region.value).map(|region| region.share);
+            // Those that a header chooses are few, whatever their region is.
+            let whole = self.fleet.regions.get(&region.value).filter(|it| it.cohort_of.is_none());
+            let share = whole.map(|region| region.share);
             step.weights.contains_key(&region.value)
                 && share.is_some_and(|share| is_largest(share, &self.fleet.regions))
         });
@@ -197,7 +200,9 @@ impl<'a> Reasoner<'a> {
             for step in &stage.steps {
                 for (region, weight) in &step.weights {
                     let had = before.insert(region, *weight).unwrap_or_default();
-                    if had.is_zero() && weight.hundredths() >= JUMP_HUNDREDTHS {
+                    // All of a cohort at once is what a cohort is for.
+                    let is_cohort = self.fleet.cohort_of(region).is_some();
+                    if !is_cohort && had.is_zero() && weight.hundredths() >= JUMP_HUNDREDTHS {
                         let message = format!(
                             "{region} goes from 0 to {weight} in one step, without a canary"
                         );

@@ -96,6 +96,13 @@ fn the_example_with_haproxy_goes_both_ways() {
 }
 
 #[test]
+fn the_example_with_testers_gives_a_version_to_them_first() {
+    let said = walk("cohort");
+    goes_both_ways(&said);
+    assert!(said.contains("us_east_1_testers: 50 % read back"), "{said}");
+}
+
+#[test]
 fn the_example_with_a_program_goes_both_ways() {
     both_ways("exec");
 }

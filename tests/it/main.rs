@@ -40,5 +40,6 @@ mod route53;
 mod sample;
 mod spec;
 mod store;
+mod strategies;
 mod tidy;
 mod traefik;

@@ -24,6 +24,7 @@ pub fn sample_plan(service: &ServiceName) -> Plan {
         share: Weight::from_percent(50.0).unwrap(),
         poll: Millis(1_000),
         settle: Millis(1_000),
+        cohort_of: None,
     };
     Plan {
         pipeline: "sample".parse().unwrap(),

@@ -1,12 +1,14 @@
 //! The shipped files, the six findings both ways, and a file full of mistakes.
 
+mod cohorts;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use tidegate::spec::fleet::Fleet;
 use tidegate::spec::plan::{Plan, Test};
 use tidegate::spec::{self, Diagnostics, Severity, codes};
-use tidegate::units::{RegionName, ServiceName, Weight};
+use tidegate::units::{Millis, RegionName, ServiceName, Weight};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -200,6 +202,7 @@ fn every_shipped_pipeline_is_free_of_errors() {
     for (pipeline, folder, fleet) in [
         ("pipelines/demo.yaml", "analysis/demo", format!("{plain}{demo_checks}")),
         ("pipelines/careful.yaml", "analysis", plain.clone()),
+        ("pipelines/blue-green.yaml", "analysis", plain.clone()),
     ] {
         let (plan, problems) = check(pipeline, &text(pipeline), folder, &fleet);
         assert!(plan.is_some(), "{problems}");
@@ -237,6 +240,36 @@ fn the_careful_pipeline_walks_region_by_region_and_keeps_a_holdback() {
     );
     assert!(last.gate.is_some());
     assert_eq!(count(&problems, codes::NO_CANARY), 0, "{problems}");
+}
+
+#[test]
+fn blue_green_is_one_step_per_region_on_limits_that_need_nothing_beside_the_canary() {
+    let (plan, problems) = check(
+        "pipelines/blue-green.yaml",
+        &text("pipelines/blue-green.yaml"),
+        "analysis",
+        &text("examples/envoy/fleet.yaml"),
+    );
+    let plan = plan.unwrap_or_else(|| panic!("{problems}"));
+    let walked: Vec<Vec<(&str, f64)>> = plan
+        .stages
+        .iter()
+        .map(|stage| {
+            assert_eq!(stage.steps.len(), 1, "{}", stage.name);
+            let weights = stage.steps[0].weights.iter();
+            weights.map(|(region, weight)| (region.as_str(), weight.percent())).collect()
+        })
+        .collect();
+    let all = [("ap_southeast_2", 100.0), ("eu_west_1", 100.0), ("us_east_1", 100.0)];
+    assert_eq!(walked, [&all[..1], &all[..2], &all[..]]);
+    let criteria: Vec<_> = plan.stages.iter().flat_map(|stage| &stage.criteria).collect();
+    assert!(criteria.iter().all(|criterion| !criterion.test.compares_arms()), "{criteria:?}");
+    assert_eq!(plan.policy.keep_previous, Millis::from_secs(3_600));
+
+    // What `check` says: of the pipeline, that each region goes at once, as is meant; the rest is the fleet's.
+    let found: Vec<_> = problems.iter().map(|problem| problem.code).collect();
+    let expected = [[codes::FAILOVER_TOO_SLOW; 3], [codes::NO_CANARY; 3]].concat();
+    assert_eq!(found, expected, "{problems}");
 }
 
 #[test]
@@ -443,6 +476,7 @@ fn the_schemas_know_the_keys_that_the_decoders_know() {
             vec![
                 "a",
                 "b",
+                "c",
                 "api-gateway",
                 "ping",
                 "pong",

@@ -12,6 +12,7 @@ mod attribution;
 mod breach;
 mod checks;
 mod clumps;
+mod cohorts;
 mod harm;
 pub mod history;
 mod monitors;

@@ -93,6 +93,8 @@ impl MonitorSet {
         let (mut beside, mut alone, mut stable) = (Vec::new(), Vec::new(), Vec::new());
         for look in looks {
             let Look { region, reading, memory, terms, .. } = look;
+            // A cohort speaks for itself alone.
+            let pools = !plan.is_cohort(region);
             let fresh = |levels| Watch::new(&self.test, range, memory, levels);
             match &mut self.nonconcurrent {
                 _ if !look.has_canary => {}
@@ -102,13 +104,17 @@ impl MonitorSet {
                         let alpha = plan.policy.alpha;
                         nonconcurrent::watch(&self.test, memory, clumpiness, alpha, levels)
                     };
-                    alone.extend(pool.take(region, fresh, reading, terms));
+                    alone.extend(pool.take(region, fresh, reading, terms).filter(|_| pools));
                 }
-                _ => beside.extend(self.concurrent.take(region, fresh, reading, terms)),
+                _ => {
+                    let taken = self.concurrent.take(region, fresh, reading, terms);
+                    beside.extend(taken.filter(|_| pools));
+                }
             }
             if let Some(pool) = self.stable.as_mut().filter(|_| !look.is_full) {
                 let terms = Terms { conditions: look.warm, ..*terms };
-                stable.extend(pool.take(region, fresh, &reading.stable_alone(), &terms));
+                let taken = pool.take(region, fresh, &reading.stable_alone(), &terms);
+                stable.extend(taken.filter(|_| pools));
             }
         }
         let seconds = looks.iter().map(|look| look.terms.seconds).fold(0.0, f64::max);

@@ -31,7 +31,7 @@ struct Sums {
 
 impl Judge {
     pub(super) fn numbers(&self, scene: &Scene, set: &MonitorSet) -> Numbers {
-        let regions = &scene.regions;
+        let regions = &scene.proving;
         let records = || {
             regions.iter().filter_map(|name| {
                 Some((name, self.regions.get(name)?.records.get(&set.analysis)?))
@@ -56,7 +56,7 @@ impl Judge {
             canary,
             stable,
             log_bad: finite(set.concurrent.log_pooled_bad()),
-            log_ok: finite(set.concurrent.log_pooled_ok()),
+            log_ok: finite(self.log_ok(scene.plan, set)),
             regions: self.numbers_by_region(set),
             clumpiness: records().map(phi).reduce(f64::max),
             unverified: self.unverified(scene, set),
@@ -66,7 +66,7 @@ impl Judge {
 
     /// The interval of the effect; costly, so it is not made anew at every poll.
     pub(super) fn interval(&self, plan: &Plan, set: &MonitorSet) -> Option<(f64, f64)> {
-        let regions = self.canary_regions(plan);
+        let regions = self.proving(plan, &self.canary_regions(plan));
         let tallies = regions
             .iter()
             .filter_map(|name| Some(&self.regions.get(name)?.records.get(&set.analysis)?.tally));
@@ -77,10 +77,10 @@ impl Judge {
     ///
     /// Asked only while the evidence itself does not grow, which would tell better.
     pub(super) fn forecast(&self, plan: &Plan, set: &MonitorSet) -> Option<Millis> {
-        if set.concurrent.log_pooled_ok() > 0.0 {
+        if self.log_ok(plan, set) > 0.0 {
             return None;
         }
-        let regions = self.canary_regions(plan);
+        let regions = self.proving(plan, &self.canary_regions(plan));
         let record = |name: &RegionName| self.regions.get(name)?.records.get(&set.analysis);
         let tallies = regions.iter().filter_map(|name| Some(&record(name)?.tally));
         let sums = Sums::new(tallies);

@@ -16,6 +16,8 @@ pub(super) struct Scene<'a> {
     pub(super) now: Timestamp,
     pub(super) harm: &'a Harm,
     pub(super) regions: Vec<RegionName>,
+    /// Those of them whose numbers prove the current stage.
+    pub(super) proving: Vec<RegionName>,
     pub(super) hold: Option<HoldEvidence>,
     /// The poll belongs to the weights that are judged.
     pub(super) is_current: bool,
@@ -26,7 +28,8 @@ impl Judge {
         let regions = self.canary_regions(plan);
         let hold = self.hold(plan, harm, &regions, poll.at);
         let is_current = self.entered && poll.generation == self.generation;
-        let scene = Scene { plan, now: poll.at, harm, regions, hold, is_current };
+        let proving = self.proving(plan, &regions);
+        let scene = Scene { plan, now: poll.at, harm, regions, proving, hold, is_current };
         let verdicts = self.verdicts(&scene);
         let breach = self.breach(&scene);
         let troubled = breach.is_some() || scene.hold.is_some();
@@ -152,7 +155,7 @@ impl Judge {
             return Some("stable is beyond the same limit".to_owned());
         }
         if set.test.compares_arms()
-            && let Some(region) = scene.regions.iter().find(full)
+            && let Some(region) = scene.proving.iter().find(full)
         {
             return Some(format!("nothing concurrent is left to compare with in {region}"));
         }
@@ -167,12 +170,12 @@ impl Judge {
     /// What is still missing to a proof.
     fn short_of(&self, scene: &Scene, set: &MonitorSet) -> Option<Undecided> {
         let requests_min = self.requests_min(scene.plan);
-        let requests = self.requests(&scene.regions, &set.analysis);
+        let requests = self.requests(&scene.proving, &set.analysis);
         let counted = requests.unwrap_or(0.0);
-        let (polls, seconds) = self.looked(&scene.regions, &set.analysis);
+        let (polls, seconds) = self.looked(&scene.proving, &set.analysis);
         // A gauge beside nothing that counts requests cannot wait for any.
         let waits_for_requests = requests.is_some() || !set.is_gauge();
-        let log_ok = set.concurrent.log_pooled_ok();
+        let log_ok = self.log_ok(scene.plan, set);
         let log_needed = -scene.plan.policy.beta.ln();
         let enough = !waits_for_requests || counted >= requests_min as f64;
         if enough && polls > 0 && log_ok >= log_needed {

@@ -53,7 +53,7 @@ impl Pool {
         self.regions.get_mut(region).map(|watch| watch.update(reading, terms))
     }
 
-    /// Pools what the regions of one poll said.
+    /// Pools what the regions of one poll said; cohorts are not among them.
     pub(super) fn close(&mut self, evidence: &[Evidence], seconds: f64, quorum: f64) {
         if let Some(pooled) = self.pooled.as_mut().filter(|_| !evidence.is_empty()) {
             pooled.update(evidence, seconds, quorum);
@@ -77,16 +77,22 @@ impl Pool {
         self.pooled.as_ref().map_or_else(|| self.log_average_bad(), PooledMonitor::log_bad)
     }
 
-    /// ln of the evidence over all regions together that the limit is kept.
-    pub(super) fn log_pooled_ok(&self) -> f64 {
-        match &self.pooled {
-            Some(pooled) => pooled.log_ok(),
-            None if self.regions.is_empty() => 0.0,
-            None => {
-                let logs = self.regions.values().map(Watch::log_ok);
-                log_sum(logs) - (self.regions.len() as f64).ln()
-            }
+    /// ln of the evidence over all regions together that the limit is kept; of those that count, for a gauge.
+    pub(super) fn log_pooled_ok(&self, counts: impl Fn(&RegionName) -> bool) -> f64 {
+        if let Some(pooled) = &self.pooled {
+            return pooled.log_ok();
         }
+        let counted = self.regions.iter().filter(|(region, _)| counts(region));
+        let logs = counted.map(|(_, watch)| watch.log_ok());
+        match logs.clone().count() {
+            0 => 0.0,
+            count => log_sum(logs) - (count as f64).ln(),
+        }
+    }
+
+    /// ln of one region's own evidence that the limit is kept; 0 where nothing was measured.
+    pub(super) fn log_ok_in(&self, region: &RegionName) -> f64 {
+        self.regions.get(region).map_or(0.0, Watch::log_ok)
     }
 
     /// ln of one region's own evidence that the limit is exceeded; 0 where nothing was measured.

@@ -5,6 +5,7 @@ mod commands;
 mod data;
 mod drift;
 mod evidence;
+mod hooks;
 mod mirror;
 mod scene;
 mod walk;

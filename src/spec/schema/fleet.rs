@@ -159,8 +159,10 @@ struct GithubIssuerBody {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct RegionBody {
-    /// Share of all users.
-    share: PercentText,
+    /// The region of whose traffic this is a slice that a header or a cookie chooses; what is not said here is as there.
+    cohort_of: Option<String>,
+    /// Share of all users; default 0 for a cohort, needed for a region.
+    share: Option<PercentText>,
     role: Option<String>,
     compliance: Option<Vec<String>>,
     instances: Option<u32>,

@@ -56,6 +56,7 @@ impl AwsAlb {
             fencing: Fencing::Marker,
             effect_lag: Millis::ZERO,
             mirror: Mirroring::None,
+            sees_requests: true,
         }
     }
 

@@ -33,6 +33,7 @@ impl Caddy {
             fencing: Fencing::CompareAndSet,
             effect_lag: Millis::ZERO,
             mirror: Mirroring::None,
+            sees_requests: true,
         }
     }
 

@@ -19,6 +19,8 @@ pub struct Capabilities {
     pub effect_lag: Millis,
     /// Which shares of the requests it can copy to a slot.
     pub mirror: Mirroring,
+    /// Sees each request, so that a header or a cookie can choose it: what a cohort needs. A name server sees names only.
+    pub sees_requests: bool,
 }
 
 /// Which shares of the requests a balancer can copy to a slot without anybody getting the answers.

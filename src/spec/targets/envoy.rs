@@ -65,6 +65,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     fencing: Fencing::Marker,
     effect_lag: Millis::ZERO,
     mirror: Mirroring::Hundredths,
+    sees_requests: true,
 };
 
 impl EnvoyXds {

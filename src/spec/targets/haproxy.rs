@@ -44,6 +44,7 @@ impl Haproxy {
             fencing: Fencing::Process,
             effect_lag: Millis::ZERO,
             mirror: Mirroring::None,
+            sees_requests: true,
         }
     }
 

@@ -87,6 +87,7 @@ impl Kubernetes {
             fencing: Fencing::CompareAndSet,
             effect_lag: Millis::ZERO,
             mirror: Mirroring::None,
+            sees_requests: true,
         }
     }
 

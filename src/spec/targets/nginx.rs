@@ -40,6 +40,7 @@ impl Nginx {
             fencing: Fencing::Marker,
             effect_lag: Millis::ZERO,
             mirror: Mirroring::None,
+            sees_requests: true,
         }
     }
 

@@ -54,6 +54,7 @@ impl Abilities {
             fencing: if self.keeps_generation { Fencing::Marker } else { Fencing::Process },
             effect_lag: Millis::ZERO,
             mirror: if self.copies { Mirroring::Hundredths } else { Mirroring::None },
+            sees_requests: true,
         }
     }
 

@@ -46,6 +46,7 @@ impl PowerDns {
             fencing: Fencing::Marker,
             effect_lag: self.ttl,
             mirror: Mirroring::None,
+            sees_requests: false,
         }
     }
 

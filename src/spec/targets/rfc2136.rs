@@ -69,6 +69,7 @@ impl Rfc2136 {
             fencing: Fencing::CompareAndSet,
             effect_lag: self.ttl,
             mirror: Mirroring::None,
+            sees_requests: false,
         }
     }
 

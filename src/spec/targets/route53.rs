@@ -67,6 +67,7 @@ impl Route53 {
             fencing: Fencing::Marker,
             effect_lag: Millis::ZERO,
             mirror: Mirroring::None,
+            sees_requests: false,
         }
     }
 

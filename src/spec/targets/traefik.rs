@@ -39,6 +39,7 @@ impl Traefik {
             fencing: Fencing::Marker,
             effect_lag: Millis::ZERO,
             mirror: Mirroring::None,
+            sees_requests: true,
         }
     }
 

@@ -168,6 +168,7 @@ impl LoadBalancer for InMemory {
             sees_instances: false,
             fencing: Fencing::Marker,
             effect_lag: Millis::ZERO,
+            sees_requests: true,
         }
     }
 

@@ -127,7 +127,7 @@ fn plan(stage_1: &[Rule], duration_seconds: u64, min_requests: u64) -> Plan {
 
 fn region((name, share): &(&str, f64)) -> (RegionName, RegionPlan) {
     let share = Weight::from_percent(*share).unwrap();
-    (name.parse().unwrap(), RegionPlan { share, poll: POLL, settle: POLL })
+    (name.parse().unwrap(), RegionPlan { share, poll: POLL, settle: POLL, cohort_of: None })
 }
 
 fn stage(

@@ -238,6 +238,7 @@ impl Address {
     fn region(&self, name: &str, share: f64) -> (RegionName, Region) {
         let region = Region {
             at: at(),
+            cohort_of: None,
             share: Weight::from_percent(share).unwrap(),
             role: None,
             compliance: Vec::new(),

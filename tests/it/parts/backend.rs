@@ -85,16 +85,26 @@ pub type Counts = BTreeMap<String, u64>;
 #[derive(Clone)]
 pub struct Traffic {
     address: SocketAddr,
+    request: String,
 }
 
 impl Traffic {
     pub fn to(address: SocketAddr) -> Self {
-        Self { address }
+        Self::saying(address, &[])
+    }
+
+    /// With header lines of their own.
+    pub fn saying(address: SocketAddr, lines: &[&str]) -> Self {
+        let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+        Self {
+            address,
+            request: format!("GET / HTTP/1.1\r\nhost: {address}\r\n{LOAD}: 1\r\n{lines}\r\n"),
+        }
     }
 
     /// The name of the backend that answered, or `error`.
     pub async fn once(&self) -> String {
-        Connection::default().once(self.address).await
+        Connection::default().once(self).await
     }
 
     /// Sends `requests` over eight connections.
@@ -105,13 +115,12 @@ impl Traffic {
 
     /// Sends as long as `more` says so, over eight connections.
     pub async fn flow(&self, more: impl Fn() -> bool + Clone + Send + 'static) -> Counts {
-        let address = self.address;
         let workers = (0..CONNECTIONS).map(|_| {
-            let more = more.clone();
+            let (more, traffic) = (more.clone(), self.clone());
             tokio::spawn(async move {
                 let (mut counts, mut connection) = (Counts::new(), Connection::default());
                 while more() {
-                    *counts.entry(connection.once(address).await).or_default() += 1;
+                    *counts.entry(connection.once(&traffic).await).or_default() += 1;
                 }
                 counts
             })
@@ -134,10 +143,10 @@ struct Connection {
 }
 
 impl Connection {
-    async fn once(&mut self, address: SocketAddr) -> String {
+    async fn once(&mut self, traffic: &Traffic) -> String {
         let failed = || "error".to_owned();
         if let Some(mut used) = self.stream.take() {
-            if let Some(name) = self.exchange(&mut used, address).await {
+            if let Some(name) = self.exchange(&mut used, &traffic.request).await {
                 self.stream = Some(used);
                 return name;
             }
@@ -146,16 +155,15 @@ impl Connection {
             }
         }
         self.reader = Reader::default();
-        let Ok(mut fresh) = TcpStream::connect(address).await else { return failed() };
+        let Ok(mut fresh) = TcpStream::connect(traffic.address).await else { return failed() };
         let _ = fresh.set_nodelay(true);
-        let Some(name) = self.exchange(&mut fresh, address).await else { return failed() };
+        let Some(name) = self.exchange(&mut fresh, &traffic.request).await else { return failed() };
         self.stream = Some(fresh);
         name
     }
 
     /// The name of the backend; none when the connection ended or the answer is none of a backend's.
-    async fn exchange(&mut self, stream: &mut TcpStream, address: SocketAddr) -> Option<String> {
-        let request = format!("GET / HTTP/1.1\r\nhost: {address}\r\n{LOAD}: 1\r\n\r\n");
+    async fn exchange(&mut self, stream: &mut TcpStream, request: &str) -> Option<String> {
         stream.write_all(request.as_bytes()).await.ok()?;
         let head = self.reader.head(stream).await?;
         let mut length = 0;

@@ -25,6 +25,11 @@ pub struct Haproxy {
 impl Haproxy {
     /// Starts it in front of two servers, and waits until it answers.
     pub fn start(blue: SocketAddr, green: SocketAddr) -> Self {
+        Self::start_with(blue, green, "", "")
+    }
+
+    /// The same with rules of the frontend, and sections of its own after all others.
+    pub fn start_with(blue: SocketAddr, green: SocketAddr, rules: &str, sections: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (listener, tcp) = (free_address(), free_address());
         let (socket, weak) = (folder.path().join("admin.sock"), folder.path().join("user.sock"));
@@ -32,16 +37,23 @@ impl Haproxy {
             "global\n  stats socket {} mode 600 level admin\n  stats socket {} mode 600 level user\n  \
              stats socket ipv4@{tcp} level admin\n  nbthread 1\n\
              defaults\n  mode http\n  timeout connect 2s\n  timeout client 30s\n  timeout server 30s\n\
-             frontend web\n  bind {listener}\n  default_backend be\n\
-             backend be\n  balance roundrobin\n  server blue {blue} weight 100 check inter 200ms\n  \
-             server green {green} weight 0 check inter 200ms\n",
+             frontend web\n  bind {listener}\n{rules}  default_backend be\n{}{sections}",
             socket.display(),
             weak.display(),
+            Self::backend("be", blue, green),
         );
         std::fs::write(folder.path().join("haproxy.cfg"), config).unwrap();
         let mut own = Self { child: None, listener, socket, weak_socket: weak, tcp, folder };
         own.restart();
         own
+    }
+
+    /// A backend whose servers `blue` and `green` begin at 100 and 0.
+    pub fn backend(name: &str, blue: SocketAddr, green: SocketAddr) -> String {
+        format!(
+            "backend {name}\n  balance roundrobin\n  server blue {blue} weight 100 check inter 200ms\n  \
+             server green {green} weight 0 check inter 200ms\n"
+        )
     }
 
     /// Kills it and starts it again with its configuration.

@@ -106,6 +106,13 @@ impl Nginx {
         self.reload();
     }
 
+    /// Its configuration becomes what `change` makes of it.
+    pub fn configure(&self, change: impl Fn(String) -> String) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        std::fs::write(self.config(), change(text)).unwrap();
+        self.reload();
+    }
+
     pub fn reload(&self) {
         let reload = Command::new(&self.reload_command()[0]).output().unwrap();
         assert!(reload.status.success(), "{reload:?}");

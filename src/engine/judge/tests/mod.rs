@@ -1,5 +1,6 @@
 //! What the judge must do, on seeded worlds.
 
+mod cohorts;
 mod data;
 mod evidence;
 mod full;

@@ -104,6 +104,7 @@ pub fn plan(stages: &[(f64, usize, &[Rule])], triggers: &[Rule]) -> Plan {
             share: percent(30.0),
             poll: Millis::from_secs(1),
             settle: Millis::from_secs(1),
+            cohort_of: None,
         };
         (region(name), plan)
     };
