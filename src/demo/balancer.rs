@@ -71,6 +71,7 @@ impl LoadBalancer for ProxyBalancer {
             effect_lag: crate::units::Millis::ZERO,
             mirror: crate::spec::fleet::Mirroring::None,
             sees_requests: true,
+            keeps_users: crate::spec::fleet::Keeping::Nobody,
         }
     }
 

@@ -25,6 +25,7 @@ const ABOUT: [(&str, &str, &[&str]); 3] = [
 pub fn fleet(world: &World, state: PathBuf, poll: Millis) -> Result<fleet::Fleet, Error> {
     let regions = world.regions();
     let service = fleet::Service {
+        affinity: None,
         at: location(),
         owner: Some("team-demo".to_owned()),
         authority: Authority::Full,

@@ -231,7 +231,7 @@ fn planned(
         plan.regions.values().map(|region| region.poll).min().unwrap_or(Millis::from_secs(15));
     Planned {
         levels: Levels::new(plan.policy.alpha, plan.policy.beta),
-        clumpiness: clumpiness.unwrap_or(CLUMPINESS_WITHOUT_HISTORY),
+        clumpiness: clumpiness.unwrap_or(CLUMPINESS_WITHOUT_HISTORY).max(plan.clumps_min()),
         quorum: if clumpiness.is_some() { QUORUM } else { QUORUM_WITHOUT_HISTORY },
         poll_seconds: poll.as_secs_f64(),
         ..Planned::new(traffic, rate, limit)

@@ -105,6 +105,7 @@ pub fn plan() -> Plan {
         policy: policy(),
         manual_rollback: ManualRollback::default(),
         hooks: std::collections::BTreeSet::new(),
+        requests_per_user: None,
         authority: Authority::Full,
     }
 }

@@ -84,6 +84,7 @@ pub fn plan(
         manual_rollback: pipeline.manual_rollback.clone(),
         authority: service.authority,
         hooks: service.hooks.keys().copied().collect(),
+        requests_per_user: service.affinity.as_ref().map(|users| users.requests_per_user),
     };
     plan.digest = digest(&plan);
     Some(plan)

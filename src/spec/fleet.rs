@@ -261,6 +261,8 @@ pub struct Service {
     pub metrics: BTreeMap<String, String>,
     /// Load balancers per region; a region is confirmed when all of its targets are.
     pub targets: BTreeMap<RegionName, Vec<Target>>,
+    /// Users stay on the arm that they met first.
+    pub affinity: Option<Affinity>,
     /// The operator's own programs around a rollout.
     pub hooks: BTreeMap<Hook, FleetHook>,
 }

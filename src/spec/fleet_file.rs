@@ -14,7 +14,7 @@ use super::notify_file;
 use super::plan::{Authority, Hook};
 use super::region_file;
 use super::reported_file;
-use super::targets::{Place, decode_targets};
+use super::targets::{Affinity, Place, decode_targets};
 use crate::units::{Millis, RegionName, ServiceName, SlotName, shown};
 
 /// Longest time of one try of a hook, where the file says nothing.
@@ -234,6 +234,7 @@ fn decode_service(
         fields.get(decoder, "authority", |decoder, node| decoder.choice(node, &authorities));
     let slots = fields.require(decoder, "slots", decode_slots);
     let metrics = fields.get(decoder, "metrics", decode_templates).unwrap_or_default();
+    let affinity = fields.get(decoder, "affinity", Affinity::decode);
     let targets = fields.require(decoder, "targets", |decoder, node| {
         named(decoder, node, REGIONS_MAX, "targets", |decoder, region: &RegionName, span, node| {
             if !regions.contains(region) {
@@ -246,7 +247,8 @@ fn decode_service(
                     help,
                 );
             }
-            decode_targets(decoder, node, &Place { region, slots: slots.as_ref(), has_xds })
+            let (slots, affinity) = (slots.as_ref(), affinity.as_ref());
+            decode_targets(decoder, node, &Place { region, slots, has_xds, affinity })
         })
     });
     let hooks = fields.get(decoder, "hooks", decode_hooks).unwrap_or_default();
@@ -258,6 +260,7 @@ fn decode_service(
         slots: slots?,
         metrics,
         targets: targets?,
+        affinity,
         hooks,
     })
 }

@@ -39,6 +39,9 @@ pub struct Plan {
     /// Hooks that the fleet has for the service; what they run stands there.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub hooks: BTreeSet<Hook>,
+    /// Users stay on one arm, and one of them sends at most so many requests; none where each request is drawn anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_user: Option<u32>,
 }
 
 impl Plan {
@@ -72,6 +75,12 @@ impl Plan {
     pub fn is_cohort(&self, region: &RegionName) -> bool {
         let whole = self.regions.get(region).and_then(|it| it.cohort_of.as_ref());
         whole.is_some_and(|whole| self.regions.contains_key(whole))
+    }
+
+    /// Requests that share their luck at least: those of one user, where users stay on an arm; 1 or more.
+    #[must_use]
+    pub fn clumps_min(&self) -> f64 {
+        self.requests_per_user.map_or(1.0, f64::from)
     }
 
     /// Every criterion and trigger, in the order of stages, triggers last.

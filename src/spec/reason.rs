@@ -6,7 +6,7 @@ use super::build::{finding, length};
 use super::codes;
 use super::diagnostic::{Diagnostics, Severity};
 use super::file::Span;
-use super::fleet::{Fleet, Region, Steps, Target};
+use super::fleet::{Fleet, Keeping, Region, Steps, Target};
 use super::pipeline::{PipelineFile, StageFile};
 use super::plan::{Analysis, Criterion, Hook, Location, Measurement, Plan, Test};
 use super::region_file::is_largest;
@@ -67,6 +67,7 @@ pub fn plan(pipeline: &PipelineFile, plan: &Plan, fleet: &Fleet, problems: &mut 
     reasoner.keeping();
     reasoner.coarse();
     reasoner.mirrors();
+    reasoner.affinity();
     reasoner.lingering();
 }
 
@@ -277,6 +278,38 @@ impl<'a> Reasoner<'a> {
             let help = "start with a small weight there instead";
             let span = file.mirror.as_ref().map_or(file.span, |mirror| mirror.span);
             self.say(Severity::Error, codes::MIRROR, span, message, help);
+        }
+    }
+
+    /// Users who are to stay where they are, and a load balancer that moves them; or who stay, and nobody says so.
+    fn affinity(&mut self) {
+        let wanted = self.plan.requests_per_user.is_some();
+        let keeps = |target: &Target| target.adapter.capabilities().keeps_users;
+        let found: Vec<_> = self
+            .targets()
+            .filter(|(_, target)| match keeps(target) {
+                Keeping::Nobody => wanted,
+                Keeping::Key => !wanted,
+                Keeping::Cookie => false,
+            })
+            .collect();
+        for (region, target) in found {
+            let kind = target.adapter.kind();
+            let (severity, what, help) = if wanted {
+                let help = if kind == "nginx" {
+                    "give it a `key` that tells users apart, such as `$cookie_user`"
+                } else {
+                    "leave `affinity` out, or use one that can (docs/strategies.md)"
+                };
+                (Severity::Error, "cannot keep users on one arm", help)
+            } else {
+                let help = "say `affinity: {requests_per_user: 50}`, or use the key `$request_id`";
+                let what = "keeps users on one arm by its `key`, and evidence counts requests";
+                (Severity::Warning, what, help)
+            };
+            let message = format!("{region} {}: `{kind}` {what}", target.name);
+            let (code, at) = (codes::AFFINITY, target.at.clone());
+            self.problems.push(finding(severity, code, at, 1, message, help));
         }
     }
 

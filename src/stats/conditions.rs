@@ -77,6 +77,12 @@ impl Conditions {
         }
     }
 
+    /// The same where so many events may share their luck: clumps of at least this size.
+    #[must_use]
+    pub const fn as_clumpy_as(self, events: f64) -> Self {
+        Self { clumpiness: self.clumpiness.max(events), ..self }
+    }
+
     /// The same with pods that became ready `ready_seconds` ago; `None` when that is unknown, which excuses nothing.
     #[must_use]
     pub fn warming_up(self, ready_seconds: Option<f64>) -> Self {

@@ -37,6 +37,7 @@ pub fn sample_plan(service: &ServiceName) -> Plan {
         policy: Policy::default(),
         manual_rollback: ManualRollback::default(),
         hooks: std::collections::BTreeSet::new(),
+        requests_per_user: None,
         authority: Authority::Full,
     }
 }

@@ -721,3 +721,56 @@ fn copies_come_before_any_weight_and_only_where_a_balancer_can_make_them() {
     assert_eq!(count(&problems, codes::MIRROR), 1, "{problems}");
     assert!(problems.to_string().contains("`envoy_runtime` copies no requests"), "{problems}");
 }
+
+#[test]
+fn users_stay_only_where_every_balancer_can_see_to_it() {
+    let fleet = |affinity: &str, target: &str| {
+        format!(
+            "regions: {{a: {{share: 100%, labels: {{region: a}}, prometheus: {{url: \"http://p\"}}}}}}\nservices:\n  api-gateway:\n    authority: full\n    slots: [blue, green]\n    metrics: {{cluster: \"api-{{slot}}\", backend: be, server: \"{{slot}}\"}}\n    hooks: {{persist: [./persist.sh]}}\n{affinity}    targets:\n      a: [{{name: edge, {target}}}]\n"
+        )
+    };
+    let pipeline = "deployment_pipeline:\n  regional_stages:\n    all:\n      regions: [a]\n      traffic_percentage: 5\n      validation_criteria: [error_rate < 5%]\n      duration: 10m\n";
+    let users = "    affinity: {requests_per_user: 50}\n";
+    let envoy = "envoy_file: {route: web, path: /r.yaml, clusters: {blue: api-blue, green: api-green}, admin: [\"http://a:1\"]}";
+    let haproxy = "haproxy: {socket: /h.sock, backend: be, servers: {blue: one, green: two}}";
+    let nginx = |key: &str| {
+        format!(
+            "nginx: {{include: w.conf, variable: $w, {key}upstreams: {{blue: one, green: two}}, status: \"http://i/tidegate\"}}"
+        )
+    };
+    for (affinity, target, errors, warnings) in [
+        (users, envoy.to_owned(), 0, 0),
+        ("", envoy.to_owned(), 0, 0),
+        (users, haproxy.to_owned(), 1, 0),
+        ("", haproxy.to_owned(), 0, 0),
+        (users, nginx(""), 1, 0),
+        (users, nginx("key: $cookie_user, "), 0, 0),
+        ("", nginx("key: $cookie_user, "), 0, 1),
+        ("", nginx(""), 0, 0),
+    ] {
+        let folder =
+            if target.starts_with("envoy") { "analysis/envoy" } else { "analysis/haproxy" };
+        let (plan, problems) = check("p.yaml", pipeline, folder, &fleet(affinity, &target));
+        let of = |severity: Severity| {
+            let found = problems.iter().filter(|it| it.code == codes::AFFINITY);
+            found.filter(|it| it.severity == severity).count()
+        };
+        assert_eq!(
+            [of(Severity::Error), of(Severity::Warning)],
+            [errors, warnings],
+            "{target}: {problems}"
+        );
+        let said = (!affinity.is_empty()).then_some(50);
+        assert_eq!(plan.unwrap_or_else(|| panic!("{problems}")).requests_per_user, said);
+    }
+    for wrong in [
+        "{}",
+        "{requests_per_user: 0}",
+        "{requests_per_user: 5, cookie: \"a;b\"}",
+        "{requests_per_user: 5, lasts: 1500ms}",
+    ] {
+        let text = fleet(&format!("    affinity: {wrong}\n"), envoy);
+        let (_, problems) = spec::fleet_from_text("fleet.yaml", &text);
+        assert!(problems.has_errors(), "{wrong}");
+    }
+}

@@ -69,6 +69,13 @@ pub struct Judge {
     regions: BTreeMap<RegionName, Region>,
     sets: Vec<MonitorSet>,
     checks: Checks,
+    /// Requests that share their luck at least; see [`Plan::clumps_min`].
+    #[serde(default = "one")]
+    clumps_min: f64,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// What is remembered of one region.
@@ -114,6 +121,7 @@ impl Judge {
             regions: BTreeMap::new(),
             sets: MonitorSet::all(plan),
             checks: Checks::new(),
+            clumps_min: plan.clumps_min(),
         }
     }
 
@@ -245,10 +253,11 @@ impl Judge {
         analysis: &AnalysisName,
         record: &Record,
     ) -> Conditions {
-        match self.history.of(analysis, region) {
+        let conditions = match self.history.of(analysis, region) {
             Some(known) => Conditions::with_history(known.clumpiness.max(1.0)),
             None => Conditions::without_history(record.clumps.clumpiness()),
-        }
+        };
+        conditions.as_clumpy_as(self.clumps_min)
     }
 
     /// Learns from stable and counts, after all bets are settled.

@@ -98,7 +98,7 @@ impl Judge {
             let record = region.records.values().max_by(busiest)?;
             let (requests, confirmed) = (all(record), region.reach().canary_fraction());
             let observed = record.tally.canary.requests / requests;
-            let clumps = Conditions::without_history(None).clumpiness;
+            let clumps = Conditions::without_history(None).as_clumpy_as(self.clumps_min).clumpiness;
             let chance = NORMAL_999 * (clumps * confirmed * (1.0 - confirmed) / requests).sqrt();
             let differs = observed < 0.5 * confirmed || observed > 2.0 * confirmed;
             (requests >= REQUESTS_MIN && differs && (observed - confirmed).abs() > chance).then(

@@ -16,7 +16,7 @@ use super::admin::Admin;
 use super::reading::{self, Expected, Seen};
 use super::{CONFIRM_WAIT, Pair, failure, http, pair};
 use crate::ports::{Capabilities, LoadBalancer, LoadBalancerError, Outcome, Reading, Split};
-use crate::spec::fleet::EnvoyFile;
+use crate::spec::fleet::{Affinity, EnvoyFile};
 use crate::units::Generation;
 
 /// First pause between two looks while waiting for the Envoys; each is twice the one before.
@@ -45,6 +45,7 @@ pub struct FileBalancer {
     route: String,
     path: PathBuf,
     pair: Pair,
+    affinity: Option<Affinity>,
     admin: Admin,
     capabilities: Capabilities,
 }
@@ -60,6 +61,7 @@ impl FileBalancer {
             route: target.route.clone(),
             path: target.path.clone(),
             pair: Pair::new(&target.clusters)?,
+            affinity: target.affinity.clone(),
             admin: Admin::new(&target.admin)?,
             capabilities: target.capabilities(),
         })
@@ -77,6 +79,7 @@ impl FileBalancer {
             path: self.path.clone(),
             route: self.route.clone(),
             pair: self.pair.clone(),
+            affinity: self.affinity.clone(),
         };
         let done = tokio::task::spawn_blocking(move || work(file)).await;
         let done = done

@@ -5,6 +5,7 @@
 //! weights of the two named clusters and what is copied to them, and all read back what the Envoys themselves show.
 
 mod admin;
+mod affinity;
 pub mod file;
 mod http;
 mod marker;

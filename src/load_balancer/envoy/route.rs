@@ -51,6 +51,11 @@ pub enum Error {
     /// The split is not one of these two clusters.
     #[error("{0}")]
     Pair(#[from] pair::Error),
+    /// Something else than a user's cookie decides.
+    #[error(
+        "weighted_clusters of `{0}` has a header_name, which decides instead of a user's cookie: remove it"
+    )]
+    ByHeader(String),
     /// Copies that the document does not decide.
     #[error(
         "a request_mirror_policy of `{0}` has a runtime_key, which lets the runtime override its share: remove it"
@@ -169,7 +174,7 @@ pub(super) fn get<'a>(value: &'a Value, snake: &str, camel: &str) -> Option<&'a 
     value.get(snake).or_else(|| value.get(camel))
 }
 
-fn is_weighted(key: &Value) -> bool {
+pub(super) fn is_weighted(key: &Value) -> bool {
     matches!(key.as_str(), Some("weighted_clusters" | "weightedClusters"))
 }
 
@@ -202,7 +207,7 @@ fn collect<'a>(value: &'a Value, pair: &Pair, found: &mut Vec<(&'a Mapping, &'a 
     }
 }
 
-fn change(
+pub(super) fn change(
     value: &mut Value,
     pair: &Pair,
     edit: &mut impl FnMut(&mut Mapping) -> Result<(), Error>,

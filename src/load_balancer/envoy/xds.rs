@@ -143,7 +143,8 @@ impl Registry {
         let document = read_route(target).map_err(|error| error.at(&path))?;
         let key =
             ResourceKey { node_cluster: target.node_cluster.clone(), route: target.route.clone() };
-        let added = self.shared.lock().register(&key, document, &pair, known);
+        let affinity = target.affinity.as_ref();
+        let added = self.shared.lock().register(&key, document, &pair, affinity, known);
         added.map_err(|error| match error {
             state::RegisterError::TwoFiles => {
                 Error::TwoFiles { route: key.route.clone(), node_cluster: key.node_cluster.clone() }

@@ -253,8 +253,21 @@ struct ServiceBody {
     /// Variables of selectors over `{version}`, `{slot}`, `{region}`, `{service}`, `{track}`.
     metrics: Option<BTreeMap<String, String>>,
     targets: BTreeMap<String, Vec<TargetBody>>,
+    /// Users stay on the arm that they met first, where all load balancers can see to it.
+    affinity: Option<AffinityBody>,
     /// The operator's own programs around a rollout.
     hooks: Option<HooksBody>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct AffinityBody {
+    /// Name of the cookie, where the load balancer gives one; default `tidegate`.
+    cookie: Option<String>,
+    /// How long it lasts; default 24h.
+    lasts: Option<String>,
+    /// Requests that one user sends at most while one version is rolled out.
+    requests_per_user: u32,
 }
 
 /// Exactly one way of telling.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::affinity::Keeping;
 use super::aws::AwsAccess;
 #[cfg(feature = "files")]
 use super::aws::{ArnOf, check_arn, decode_access};
@@ -57,6 +58,7 @@ impl AwsAlb {
             effect_lag: Millis::ZERO,
             mirror: Mirroring::None,
             sees_requests: true,
+            keeps_users: Keeping::Nobody,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::affinity::Keeping;
 use super::capabilities::{Capabilities, Fencing, Mirroring, Steps};
 #[cfg(feature = "files")]
 use super::file::{Place, names_by_slot};
@@ -34,6 +35,7 @@ impl Caddy {
             effect_lag: Millis::ZERO,
             mirror: Mirroring::None,
             sees_requests: true,
+            keeps_users: Keeping::Nobody,
         }
     }
 

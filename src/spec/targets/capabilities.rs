@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::affinity::Keeping;
 use crate::units::{Millis, Weight};
 
 /// What an adapter can do.
@@ -21,6 +22,8 @@ pub struct Capabilities {
     pub mirror: Mirroring,
     /// Sees each request, so that a header or a cookie can choose it: what a cohort needs. A name server sees names only.
     pub sees_requests: bool,
+    /// How it keeps users on the arm that they met first.
+    pub keeps_users: Keeping,
 }
 
 /// Which shares of the requests a balancer can copy to a slot without anybody getting the answers.

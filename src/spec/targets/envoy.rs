@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::affinity::{Affinity, Keeping};
 use super::capabilities::{Capabilities, Fencing, Mirroring, Steps};
 #[cfg(feature = "files")]
 use super::file::{Place, names_by_slot};
@@ -27,6 +28,8 @@ pub struct EnvoyXds {
     pub min_instances: u32,
     /// An instance gone for this long no longer counts, marked as assumed.
     pub forget_after: Option<Millis>,
+    /// Users stay on one arm.
+    pub affinity: Option<Affinity>,
     /// Admin addresses for healthy-backend counts; optional.
     pub admin: Vec<String>,
 }
@@ -42,6 +45,8 @@ pub struct EnvoyFile {
     pub clusters: BTreeMap<SlotName, String>,
     /// Admin addresses of the Envoys, for reading back; at least one.
     pub admin: Vec<String>,
+    /// Users stay on one arm.
+    pub affinity: Option<Affinity>,
 }
 
 /// Envoys whose weights are overridden at their admin ports.
@@ -66,6 +71,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     effect_lag: Millis::ZERO,
     mirror: Mirroring::Hundredths,
     sees_requests: true,
+    keeps_users: Keeping::Cookie,
 };
 
 impl EnvoyXds {
@@ -101,7 +107,17 @@ impl EnvoyXds {
         let route = route?;
         let route_file = route_file.unwrap_or_else(|| PathBuf::from(format!("{route}.yaml")));
         let clusters = clusters?;
-        Some(Self { route_file, route, clusters, node_cluster, min_instances, forget_after, admin })
+        let affinity = place.affinity.cloned();
+        Some(Self {
+            route_file,
+            route,
+            clusters,
+            node_cluster,
+            min_instances,
+            forget_after,
+            affinity,
+            admin,
+        })
     }
 }
 
@@ -109,7 +125,12 @@ impl EnvoyRuntime {
     /// What it can do. What only memory has is gone after a restart.
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {
-        Capabilities { weights_survive_restart: false, mirror: Mirroring::None, ..CAPABILITIES }
+        Capabilities {
+            weights_survive_restart: false,
+            mirror: Mirroring::None,
+            keeps_users: Keeping::Nobody,
+            ..CAPABILITIES
+        }
     }
 
     #[cfg(feature = "files")]
@@ -180,6 +201,7 @@ impl EnvoyFile {
             .require(decoder, "clusters", |decoder, node| names_by_slot(decoder, node, place));
         let admin = fields.require(decoder, "admin", admin);
         fields.finish(decoder);
-        Some(Self { route: route?, path: path?, clusters: clusters?, admin: admin? })
+        let affinity = place.affinity.cloned();
+        Some(Self { route: route?, path: path?, clusters: clusters?, admin: admin?, affinity })
     }
 }

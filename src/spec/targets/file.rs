@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Adapter, Target};
+use super::{Adapter, Affinity, Target};
 use crate::spec::codes;
 use crate::spec::decode::Decoder;
 use crate::spec::file::{Node, Value};
@@ -15,6 +15,7 @@ pub(in crate::spec) struct Place<'a> {
     pub(in crate::spec) region: &'a RegionName,
     pub(in crate::spec) slots: Option<&'a [SlotName; 2]>,
     pub(in crate::spec) has_xds: bool,
+    pub(in crate::spec) affinity: Option<&'a Affinity>,
 }
 
 /// The load balancers of a service in one region.

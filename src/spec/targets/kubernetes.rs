@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::affinity::Keeping;
 use super::capabilities::{Capabilities, Fencing, Mirroring, Steps};
 #[cfg(feature = "files")]
 use super::file::{Place, names_by_slot};
@@ -88,6 +89,7 @@ impl Kubernetes {
             effect_lag: Millis::ZERO,
             mirror: Mirroring::None,
             sees_requests: true,
+            keeps_users: Keeping::Nobody,
         }
     }
 

@@ -1,5 +1,6 @@
 //! The load balancers of a service: which kinds there are, what each needs to know, and what it can do.
 
+mod affinity;
 mod aws;
 mod aws_alb;
 mod caddy;
@@ -20,6 +21,7 @@ mod traefik;
 use super::plan::Location;
 use crate::units::TargetName;
 
+pub use affinity::{Affinity, Keeping};
 pub use aws::{AwsAccess, AwsCredentials};
 pub use aws_alb::{AlbPlace, AwsAlb};
 pub use caddy::Caddy;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::affinity::Keeping;
 use super::capabilities::{Capabilities, Fencing, Mirroring, Steps};
 #[cfg(feature = "files")]
 use super::file::{Place, names_by_slot};
@@ -29,7 +30,15 @@ pub struct Nginx {
     pub reload: Vec<String>,
 }
 
+/// A new one for each request.
+#[cfg(feature = "files")]
+const BY_REQUEST: &str = "$request_id";
+
 impl Nginx {
+    fn keeping(&self) -> Keeping {
+        if self.key.contains("request_id") { Keeping::Nobody } else { Keeping::Key }
+    }
+
     /// What it can do.
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {
@@ -41,6 +50,7 @@ impl Nginx {
             effect_lag: Millis::ZERO,
             mirror: Mirroring::None,
             sees_requests: true,
+            keeps_users: self.keeping(),
         }
     }
 
@@ -79,7 +89,7 @@ impl Nginx {
         let reload = command(decoder, "reload", &["nginx", "-s", "reload"]);
         fields.finish(decoder);
         let (include, variable, upstreams) = (include?, variable?, upstreams?);
-        let key = key.unwrap_or_else(|| "$request_id".to_owned());
+        let key = key.unwrap_or_else(|| BY_REQUEST.to_owned());
         Some(Self { include, variable, key, upstreams, status: status?, test, reload })
     }
 }

@@ -1,5 +1,6 @@
 //! Load balancers that the operator brings along: an HTTP endpoint or a program that speaks our protocol.
 
+use super::affinity::Keeping;
 use super::capabilities::{Capabilities, Fencing, Mirroring, Steps};
 #[cfg(feature = "files")]
 use super::file::Place;
@@ -55,6 +56,7 @@ impl Abilities {
             effect_lag: Millis::ZERO,
             mirror: if self.copies { Mirroring::Hundredths } else { Mirroring::None },
             sees_requests: true,
+            keeps_users: Keeping::Nobody,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use super::affinity::Keeping;
 use super::capabilities::{Capabilities, Fencing, Mirroring, Steps};
 use super::dns::Family;
 #[cfg(feature = "files")]
@@ -47,6 +48,7 @@ impl PowerDns {
             effect_lag: self.ttl,
             mirror: Mirroring::None,
             sees_requests: false,
+            keeps_users: Keeping::Nobody,
         }
     }
 

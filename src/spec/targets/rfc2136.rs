@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::affinity::Keeping;
 use super::capabilities::{Capabilities, Fencing, Mirroring, Steps};
 #[cfg(feature = "files")]
 use super::{dns, file};
@@ -70,6 +71,7 @@ impl Rfc2136 {
             effect_lag: self.ttl,
             mirror: Mirroring::None,
             sees_requests: false,
+            keeps_users: Keeping::Nobody,
         }
     }
 

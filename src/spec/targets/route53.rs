@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::affinity::Keeping;
 use super::aws::AwsAccess;
 #[cfg(feature = "files")]
 use super::aws::decode_access;
@@ -68,6 +69,7 @@ impl Route53 {
             effect_lag: Millis::ZERO,
             mirror: Mirroring::None,
             sees_requests: false,
+            keeps_users: Keeping::Nobody,
         }
     }
 

@@ -169,6 +169,7 @@ impl LoadBalancer for InMemory {
             fencing: Fencing::Marker,
             effect_lag: Millis::ZERO,
             sees_requests: true,
+            keeps_users: tidegate::spec::fleet::Keeping::Nobody,
         }
     }
 

@@ -121,6 +121,7 @@ fn plan(stage_1: &[Rule], duration_seconds: u64, min_requests: u64) -> Plan {
         policy: Policy::default(),
         manual_rollback: ManualRollback::default(),
         hooks: std::collections::BTreeSet::new(),
+        requests_per_user: None,
         authority: Authority::Full,
     }
 }

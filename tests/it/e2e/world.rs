@@ -188,6 +188,7 @@ impl Address {
         let slots = ["blue", "green"].map(|slot| slot.parse::<SlotName>().unwrap());
         let template = |name: &str, text: &str| (name.to_owned(), text.to_owned());
         let service = Service {
+            affinity: None,
             at: at(),
             owner: None,
             authority: Authority::Full,
@@ -259,6 +260,7 @@ impl Address {
         let (path, admin) = &self.regions[region];
         let cluster = |slot: &str| (slot.parse().unwrap(), format!("api-{slot}"));
         let envoy = EnvoyFile {
+            affinity: None,
             route: "web".to_owned(),
             path: path.clone(),
             clusters: ["blue", "green"].map(cluster).into(),

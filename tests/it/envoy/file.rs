@@ -18,8 +18,13 @@ pub fn route_file(directory: &Path, green: u32) -> PathBuf {
 
 fn balancer(path: &Path, envoys: &[&Envoy]) -> FileBalancer {
     let admin = envoys.iter().map(|envoy| envoy.admin_address()).collect();
-    let target =
-        EnvoyFile { route: "web".to_owned(), path: path.to_owned(), clusters: clusters(), admin };
+    let target = EnvoyFile {
+        route: "web".to_owned(),
+        path: path.to_owned(),
+        clusters: clusters(),
+        admin,
+        affinity: None,
+    };
     FileBalancer::new("web us_east_1 edge".to_owned(), &target).unwrap()
 }
 

@@ -17,6 +17,7 @@ fn target(directory: &Path) -> EnvoyXds {
     let route_file = directory.join("route.yaml");
     std::fs::write(&route_file, route_yaml("web", [("api-blue", 100), ("api-green", 0)])).unwrap();
     EnvoyXds {
+        affinity: None,
         route: "web".to_owned(),
         route_file,
         clusters: clusters(),

@@ -153,3 +153,19 @@ fn copies_show_harm_and_its_absence_like_answers_do() {
         assert_eq!(last.data[&name], DataState::Present);
     }
 }
+
+#[test]
+fn users_who_stay_make_evidence_count_users() {
+    let plan_of = |requests: Option<u32>| {
+        let plan = plan(&[(5.0, 3, &[FIVE_POINTS])], &[ERRORS_OVER_1]);
+        Plan { requests_per_user: requests, ..plan }
+    };
+    let first_proof = |requests: Option<u32>| {
+        let plan = plan_of(requests);
+        let (mut judge, mut world) = (entered(&plan), World::new(7, 3, 1_000.0, 5.0));
+        (0..2_000).find(|_| judge.observe(&plan, &world.poll(&plan)).stage == Outcome::Pass)
+    };
+    let (alone, stays) = (first_proof(None).unwrap(), first_proof(Some(50)).unwrap());
+    // Fifty instead of the five that are assumed without history: ten times as many requests.
+    assert!((5..20).contains(&(stays / alone.max(1))), "{alone} and {stays} looks");
+}

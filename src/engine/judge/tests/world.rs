@@ -119,6 +119,7 @@ pub fn plan(stages: &[(f64, usize, &[Rule])], triggers: &[Rule]) -> Plan {
         policy: Policy::default(),
         manual_rollback: ManualRollback::default(),
         hooks: std::collections::BTreeSet::new(),
+        requests_per_user: None,
         authority: Authority::Full,
     }
 }

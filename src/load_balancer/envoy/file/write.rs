@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use serde_yaml::Value;
 
 use super::super::reading::Expected;
-use super::super::{Pair, marker, route};
+use super::super::{Pair, affinity, marker, route};
 use crate::load_balancer::owned::{self, Held};
 use crate::ports::{Outcome, Split};
+use crate::spec::fleet::Affinity;
 use crate::units::Generation;
 
 /// One more than a document may have, so that a longer one is found.
@@ -48,6 +49,8 @@ pub struct File {
     pub route: String,
     /// The clusters.
     pub pair: Pair,
+    /// Users stay on one arm.
+    pub affinity: Option<Affinity>,
 }
 
 impl File {
@@ -79,6 +82,9 @@ impl File {
             return Err(owned::Error::Superseded { found, asked: generation }.into());
         }
         route::set_split(route, &self.pair, split)?;
+        if let Some(affinity) = &self.affinity {
+            affinity::write(route, &self.pair, affinity)?;
+        }
         if !marker::write(route, &self.pair, generation) {
             return Err(Error::Metadata);
         }
@@ -135,7 +141,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(name);
         fs::write(&path, text).unwrap();
-        (directory, File { path, route: "web".to_owned(), pair: pair() })
+        (directory, File { path, route: "web".to_owned(), pair: pair(), affinity: None })
     }
 
     fn set(file: &File, percent: f64, generation: u64) -> Result<(), Error> {
@@ -211,6 +217,7 @@ mod tests {
             path: first.path.clone(),
             route: "web".to_owned(),
             pair: Pair::new(&clusters.into()).unwrap(),
+            affinity: None,
         };
         set(&first, 5.0, 9).unwrap();
         set(&second, 25.0, 2).unwrap();

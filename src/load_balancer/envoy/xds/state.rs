@@ -7,9 +7,10 @@ use serde_yaml::Value;
 use tokio::time::Instant;
 
 use super::super::reading::{Expected, Seen};
-use super::super::{Pair, marker, pair, proto, route};
+use super::super::{Pair, affinity, marker, pair, proto, route};
 use crate::load_balancer::Known;
 use crate::ports::Split;
+use crate::spec::fleet::Affinity;
 use crate::units::{Generation, Weight};
 
 /// Most instances remembered per route.
@@ -79,6 +80,8 @@ struct Resource {
     /// The operator's document.
     document: Value,
     targets: BTreeMap<Pair, Option<Expected>>,
+    /// Pairs between which users stay where they are.
+    affinities: BTreeMap<Pair, Affinity>,
     rendered: Option<Arc<Rendered>>,
     instances: BTreeMap<String, Instance>,
 }
@@ -131,6 +134,7 @@ impl State {
         key: &ResourceKey,
         document: Value,
         pair: &Pair,
+        affinity: Option<&Affinity>,
         known: Option<&Known>,
     ) -> Result<(), RegisterError> {
         route::splits(&document, pair).map_err(RegisterError::Route)?;
@@ -141,6 +145,7 @@ impl State {
         let resource = self.resources.entry(key.clone()).or_insert_with(|| Resource {
             document: document.clone(),
             targets: BTreeMap::new(),
+            affinities: BTreeMap::new(),
             rendered: None,
             instances: BTreeMap::new(),
         });
@@ -152,6 +157,7 @@ impl State {
         }
         let expected = known.map(Expected::from);
         resource.targets.insert(pair.clone(), expected);
+        resource.affinities.extend(affinity.map(|affinity| (pair.clone(), affinity.clone())));
         resource.remember(pair, known);
         resource.render().map_err(|error| match error {
             ServeError::Route(error) => RegisterError::Route(error),
@@ -408,6 +414,9 @@ impl Resource {
         for (pair, expected) in &self.targets {
             let Some(expected) = expected else { continue };
             route::set_split(&mut document, pair, &expected.split)?;
+            if let Some(affinity) = self.affinities.get(pair) {
+                affinity::write(&mut document, pair, affinity)?;
+            }
             if !marker::write(&mut document, pair, expected.generation.unwrap_or_default()) {
                 return Err(ServeError::Metadata);
             }

@@ -30,7 +30,7 @@ fn state(known: Option<(f64, u64)>) -> State {
         instances: Vec::new(),
     });
     let mut state = State::default();
-    state.register(&key(), document(), &pair(), known.as_ref()).unwrap();
+    state.register(&key(), document(), &pair(), None, known.as_ref()).unwrap();
     state
 }
 
@@ -112,7 +112,7 @@ fn the_store_remembers_instances_over_a_restart() {
         instances: vec![seen("edge-1", 5.0), seen("edge-2", 0.0)],
     };
     let mut state = State::default();
-    state.register(&key(), document(), &pair(), Some(&known)).unwrap();
+    state.register(&key(), document(), &pair(), None, Some(&known)).unwrap();
     let named = "edge-1 is disconnected, last seen with blue 95 % green 5 %";
     assert_eq!(problems(&state, None, Instant::now()), [named]);
     assert!(state.forget(&key(), "edge-1"));
@@ -148,7 +148,8 @@ fn a_late_word_of_an_old_stream_is_ignored() {
 #[test]
 fn what_cannot_be_served_is_not_registered() {
     let mut state = state(None);
-    let register = |state: &mut State, document| state.register(&key(), document, &pair(), None);
+    let register =
+        |state: &mut State, document| state.register(&key(), document, &pair(), None, None);
     assert!(matches!(register(&mut state, document()), Err(RegisterError::Twice)));
     let mut other = document();
     other["internal_only_headers"] = vec!["x"].into();
