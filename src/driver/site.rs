@@ -44,9 +44,8 @@ impl Site {
     /// Health by probed region; a cohort is as healthy as its region at most.
     #[must_use]
     pub fn health(&self) -> BTreeMap<RegionName, bool> {
-        let probed = |name: &RegionName| {
-            self.regions.get(name)?.prober.as_ref().map(|prober| prober.healthy())
-        };
+        let probed =
+            |name: &RegionName| self.regions.get(name)?.prober.as_ref().map(Prober::healthy);
         let both = |name: &RegionName| {
             let whole = self.fleet.cohort_of(name).and_then(probed);
             probed(name).into_iter().chain(whole).reduce(|own, whole| own && whole)
