@@ -9,7 +9,9 @@ use super::codes;
 use super::cohort;
 use super::decode::{Decoder, Fields, nearest};
 use super::file::{self, Node, Span, Value};
-use super::fleet::{Auth, Fleet, FleetCheck, FleetHook, HookRun, Secret, Service, Xds, XdsTls};
+use super::fleet::{
+    Auth, Fleet, FleetCheck, FleetHook, HookRun, Region, Secret, Service, Xds, XdsTls,
+};
 use super::notify_file;
 use super::plan::{Authority, Hook};
 use super::region_file;
@@ -43,7 +45,7 @@ pub fn decode(decoder: &mut Decoder, text: &str) -> Option<Fleet> {
     let (regions, names) = regions.unwrap_or_default();
     let services = fields.require(decoder, "services", |decoder, node| {
         named(decoder, node, SERVICES_MAX, "services", |decoder, _, span, node| {
-            decode_service(decoder, span, node, &names, xds_span.is_some())
+            decode_service(decoder, span, node, (&names, &regions), xds_span.is_some())
         })
     });
     let checks = fields.get(decoder, "checks", decode_checks).unwrap_or_default();
@@ -219,7 +221,7 @@ fn decode_service(
     decoder: &mut Decoder,
     span: Span,
     node: &Node,
-    regions: &BTreeSet<RegionName>,
+    (names, regions): (&BTreeSet<RegionName>, &BTreeMap<RegionName, Region>),
     has_xds: bool,
 ) -> Option<Service> {
     let mut fields = decoder.fields(node)?;
@@ -237,8 +239,8 @@ fn decode_service(
     let affinity = fields.get(decoder, "affinity", Affinity::decode);
     let targets = fields.require(decoder, "targets", |decoder, node| {
         named(decoder, node, REGIONS_MAX, "targets", |decoder, region: &RegionName, span, node| {
-            if !regions.contains(region) {
-                let help = nearest(region.as_str(), regions.iter().map(RegionName::as_str));
+            if !names.contains(region) {
+                let help = nearest(region.as_str(), names.iter().map(RegionName::as_str));
                 let help = help.map_or_else(String::new, |name| format!("did you mean `{name}`?"));
                 decoder.error(
                     codes::UNKNOWN_REGION,
@@ -247,6 +249,9 @@ fn decode_service(
                     help,
                 );
             }
+            // The Envoys of a cohort are those of its region.
+            let whole = regions.get(region).and_then(|it| it.cohort_of.as_ref());
+            let region = whole.unwrap_or(region);
             let (slots, affinity) = (slots.as_ref(), affinity.as_ref());
             decode_targets(decoder, node, &Place { region, slots, has_xds, affinity })
         })

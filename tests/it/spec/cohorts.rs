@@ -1,6 +1,7 @@
 //! What `check` says of cohorts: their entry in the fleet, their numbers, their balancers, and the stages that name them.
 
 use super::*;
+use tidegate::spec::fleet::Adapter;
 use tidegate::units::RegionName;
 
 const FLEET: &str = r#"regions:
@@ -200,6 +201,26 @@ fn a_cohort_has_weights_of_its_own_where_headers_are_seen() {
     let alone = FLEET.replace("      us: [{name: edge, haproxy: {socket: /s, backend: web, servers: {blue: b, green: g}}}]\n", "");
     let (line, said) = only(&spec::fleet_from_text("f.yaml", &alone).1, codes::COHORT);
     assert!(line == 24 && said.contains("no load balancer in `us`"), "{said}");
+}
+
+#[test]
+fn the_envoys_of_a_cohort_are_those_of_its_region() {
+    let envoys = FLEET
+        .replace(
+            "{name: edge, haproxy: {socket: /s, backend: web, servers",
+            "{name: edge, envoy: {route: web, route_file: r.yaml, clusters",
+        )
+        .replace(
+            "{name: edge, haproxy: {socket: /s, backend: testers, servers: {blue: b, green: g}",
+            "{name: edge, envoy: {route: web, route_file: r.yaml, clusters: {blue: tb, green: tg}",
+        )
+        .replace("services:", "xds: {listen: \"127.0.0.1:18000\"}\nservices:");
+    let envoys = fleet(&envoys);
+    for region in ["us", "us_testers"] {
+        let target = &envoys.services[&service()].targets[&region.parse().unwrap()][0];
+        let Adapter::Envoy(envoy) = &target.adapter else { panic!("{target:?}") };
+        assert_eq!(envoy.node_cluster, "us");
+    }
 }
 
 #[test]
