@@ -155,9 +155,9 @@ codes! {
     /// A region and its cohorts send their users to the same two slots. A pipeline that ends with one of them at 100 % and
     /// leaves the other one out would retire a slot that still has users, so its stages name both or neither.
     COHORT_LEFT_OUT = "pipeline::cohort_left_out";
-    /// `affinity` keeps users on the arm that they met first, by the hash of a cookie or key. Every load balancer of the
-    /// service has to be able to, in such a way that a rollback takes all of them back: HAProxy's and Traefik's own
-    /// cookies name a server, and keep their users there. nginx needs a `key` that tells users apart.
+    /// `affinity` keeps users on the arm that they met first, by the hash of a cookie or header that they bring along. Every
+    /// load balancer of the service has to be able to, in such a way that a rollback takes all of them back: cookies that
+    /// name a server, as HAProxy's and Traefik's do, keep their users there.
     AFFINITY = "fleet::affinity";
     /// A stage starts only if its bake fits into a window, and no window of that region is as long as the bake.
     WINDOW_TOO_SHORT = "reason::window_too_short";

@@ -289,25 +289,19 @@ impl<'a> Reasoner<'a> {
             .targets()
             .filter(|(_, target)| match keeps(target) {
                 Keeping::Nobody => wanted,
-                Keeping::Key => !wanted,
-                Keeping::Cookie => false,
+                Keeping::OwnKey => true,
+                Keeping::Users => false,
             })
             .collect();
         for (region, target) in found {
-            let kind = target.adapter.kind();
             let (severity, what, help) = if wanted {
-                let help = if kind == "nginx" {
-                    "give it a `key` that tells users apart, such as `$cookie_user`"
-                } else {
-                    "leave `affinity` out, or use one that can (docs/strategies.md)"
-                };
+                let help = "leave `affinity` out, or use one that can (docs/strategies.md)";
                 (Severity::Error, "cannot keep users on one arm", help)
             } else {
-                let help = "say `affinity: {requests_per_user: 50}`, or use the key `$request_id`";
-                let what = "keeps users on one arm by its `key`, and evidence counts requests";
-                (Severity::Warning, what, help)
+                let help = "say `affinity` instead of `key`: {cookie: ..., requests_per_user: 50}";
+                (Severity::Warning, "keeps users on one arm, and evidence counts requests", help)
             };
-            let message = format!("{region} {}: `{kind}` {what}", target.name);
+            let message = format!("{region} {}: `{}` {what}", target.name, target.adapter.kind());
             let (code, at) = (codes::AFFINITY, target.at.clone());
             self.problems.push(finding(severity, code, at, 1, message, help));
         }

@@ -10,6 +10,7 @@ use tidegate::spec::fleet::Nginx as Settings;
 use tidegate::units::{Generation, Weight};
 
 use crate::conformance::{self, Fault, Reason};
+use crate::envoy::affinity;
 use crate::parts::backend::{Backend, Counts, Traffic};
 use crate::parts::meddler::{Meddler, Mood};
 use crate::parts::nginx::Nginx;
@@ -37,6 +38,7 @@ impl World {
             include: self.nginx.include.clone(),
             variable: "web_pool".to_owned(),
             key: "$request_id".to_owned(),
+            affinity: None,
             upstreams: upstreams.into(),
             status: format!("http://{}/tidegate/web", self.nginx.status),
             test: self.nginx.test_command(),
@@ -122,6 +124,15 @@ pub async fn world() -> Box<dyn conformance::World> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nginx_does_what_every_adapter_must() {
     conformance::hold("nginx", world().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_of_nginx_stay_and_a_rollback_takes_them_back() {
+    let world = World::start().await;
+    let fleet = affinity::fleet("cookie: session", &conformance::World::target(&world), "");
+    let connected = affinity::connected(&fleet).await;
+    let balancer = connected.targets.values().next().unwrap().as_ref();
+    affinity::users_stay(balancer, world.nginx.listener, "cookie: a=b; session=").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

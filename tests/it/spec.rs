@@ -478,6 +478,8 @@ fn the_schemas_know_the_keys_that_the_decoders_know() {
                 "b",
                 "c",
                 "api-gateway",
+                "first",
+                "second",
                 "ping",
                 "pong",
                 "local",
@@ -730,7 +732,7 @@ fn users_stay_only_where_every_balancer_can_see_to_it() {
         )
     };
     let pipeline = "deployment_pipeline:\n  regional_stages:\n    all:\n      regions: [a]\n      traffic_percentage: 5\n      validation_criteria: [error_rate < 5%]\n      duration: 10m\n";
-    let users = "    affinity: {requests_per_user: 50}\n";
+    let users = "    affinity: {cookie: session, requests_per_user: 50}\n";
     let envoy = "envoy_file: {route: web, path: /r.yaml, clusters: {blue: api-blue, green: api-green}, admin: [\"http://a:1\"]}";
     let haproxy = "haproxy: {socket: /h.sock, backend: be, servers: {blue: one, green: two}}";
     let nginx = |key: &str| {
@@ -743,8 +745,7 @@ fn users_stay_only_where_every_balancer_can_see_to_it() {
         ("", envoy.to_owned(), 0, 0),
         (users, haproxy.to_owned(), 1, 0),
         ("", haproxy.to_owned(), 0, 0),
-        (users, nginx(""), 1, 0),
-        (users, nginx("key: $cookie_user, "), 0, 0),
+        (users, nginx(""), 0, 0),
         ("", nginx("key: $cookie_user, "), 0, 1),
         ("", nginx(""), 0, 0),
     ] {
@@ -763,11 +764,17 @@ fn users_stay_only_where_every_balancer_can_see_to_it() {
         let said = (!affinity.is_empty()).then_some(50);
         assert_eq!(plan.unwrap_or_else(|| panic!("{problems}")).requests_per_user, said);
     }
+    let both = fleet(users, &nginx("key: $cookie_user, "));
+    let (_, problems) = spec::fleet_from_text("fleet.yaml", &both);
+    assert_eq!(count(&problems, codes::AFFINITY), 1, "{problems}");
     for wrong in [
         "{}",
-        "{requests_per_user: 0}",
-        "{requests_per_user: 5, cookie: \"a;b\"}",
-        "{requests_per_user: 5, lasts: 1500ms}",
+        "{cookie: session}",
+        "{requests_per_user: 5}",
+        "{cookie: session, requests_per_user: 0}",
+        "{cookie: a-b, requests_per_user: 5}",
+        "{header: \"a;b\", requests_per_user: 5}",
+        "{cookie: a, header: b, requests_per_user: 5}",
     ] {
         let text = fleet(&format!("    affinity: {wrong}\n"), envoy);
         let (_, problems) = spec::fleet_from_text("fleet.yaml", &text);

@@ -1,14 +1,14 @@
-//! Users who stay on one arm: the routes that split between the pair choose by the hash of a cookie, which Envoy gives.
+//! Users who stay on one arm: the routes that split between the pair choose by the hash of what tells them apart.
 
 use serde_yaml::{Mapping, Value};
 
 use super::Pair;
 use super::route::{Error, change, is_weighted};
-use crate::spec::fleet::Affinity;
+use crate::spec::fleet::{Affinity, UserKey};
 
 const POLICIES: [&str; 2] = ["hash_policy", "hashPolicy"];
 
-/// Adds the cookie to each route action that splits between both clusters, before other hash policies. Writing it twice
+/// Adds the cookie or header to each route action that splits between both clusters, before other hash policies. Writing it twice
 /// is the same as once.
 pub(super) fn write(route: &mut Value, pair: &Pair, affinity: &Affinity) -> Result<(), Error> {
     change(route, pair, &mut |action| {
@@ -23,7 +23,7 @@ pub(super) fn write(route: &mut Value, pair: &Pair, affinity: &Affinity) -> Resu
         let key = POLICIES.into_iter().find(|key| action.contains_key(*key)).unwrap_or(POLICIES[0]);
         let mut policies =
             action.get(key).and_then(Value::as_sequence).cloned().unwrap_or_default();
-        policies.retain(|policy| cookie_of(policy) != Some(&affinity.cookie));
+        policies.retain(|other| *other != policy(affinity));
         policies.insert(0, policy(affinity));
         action.insert(key.into(), policies.into());
         Ok(())
@@ -31,19 +31,17 @@ pub(super) fn write(route: &mut Value, pair: &Pair, affinity: &Affinity) -> Resu
 }
 
 fn policy(affinity: &Affinity) -> Value {
-    let mut cookie = Mapping::new();
-    cookie.insert("name".into(), affinity.cookie.as_str().into());
-    cookie.insert("ttl".into(), format!("{}s", affinity.lasts.0 / 1_000).into());
-    cookie.insert("path".into(), "/".into());
+    let (kind, key, name) = match &affinity.by {
+        UserKey::Cookie(name) => ("cookie", "name", name),
+        UserKey::Header(name) => ("header", "header_name", name),
+    };
+    let mut source = Mapping::new();
+    source.insert(key.into(), name.as_str().into());
     let mut policy = Mapping::new();
-    policy.insert("cookie".into(), cookie.into());
-    // What comes after it would move users who keep their cookie.
+    policy.insert(kind.into(), source.into());
+    // What comes after it would move users who keep theirs.
     policy.insert("terminal".into(), true.into());
     policy.into()
-}
-
-fn cookie_of(policy: &Value) -> Option<&str> {
-    policy.get("cookie")?.get("name")?.as_str()
 }
 
 #[cfg(test)]
@@ -51,15 +49,11 @@ mod tests {
     use super::super::route::{parse, set_split, splits};
     use super::*;
     use crate::load_balancer::pair::tests::{pair, split};
-    use crate::units::Millis;
 
     #[test]
-    fn the_cookie_goes_first_once_and_the_rest_stays() {
-        let affinity = Affinity {
-            cookie: "arm".to_owned(),
-            lasts: Millis::from_secs(60),
-            requests_per_user: 5,
-        };
+    fn what_tells_users_apart_goes_first_once_and_the_rest_stays() {
+        let by = |by: UserKey| Affinity { by, requests_per_user: 5 };
+        let affinity = by(UserKey::Cookie("arm".to_owned()));
         let text = |more: &str| {
             format!(
                 "{{name: web, x: {{hash_policy: [{{header: {{header_name: x-user}}}}], weighted_clusters: {{{more} \
@@ -72,8 +66,9 @@ mod tests {
         write(&mut route, &pair(), &affinity).unwrap();
         assert_eq!(route, once);
         let policies = route["x"]["hash_policy"].as_sequence().unwrap();
-        assert_eq!((policies.len(), cookie_of(&policies[0])), (2, Some("arm")));
-        assert_eq!(policies[0]["cookie"]["ttl"], "60s");
+        assert_eq!((policies.len(), policies[0]["cookie"]["name"].as_str()), (2, Some("arm")));
+        let header = policy(&by(UserKey::Header("x-user".to_owned())));
+        assert_eq!(header["header"]["header_name"], "x-user");
         assert_eq!(route["x"]["weighted_clusters"]["use_hash_policy"], true);
         set_split(&mut route, &pair(), &split(5.0)).unwrap();
         assert_eq!(splits(&route, &pair()), Ok(vec![split(5.0)]));

@@ -1,7 +1,7 @@
 //! The included file's text.
 
 use super::super::Pair;
-use crate::spec::fleet::Nginx;
+use crate::spec::fleet::{Nginx, UserKey};
 use crate::units::{Generation, Weight};
 
 /// What stands before the generation, in the file and in what nginx shows.
@@ -22,7 +22,16 @@ pub fn text(
     weights: [Weight; 2],
     generation: Generation,
 ) -> String {
-    let Nginx { variable, key, .. } = settings;
+    let Nginx { variable, key, affinity, .. } = settings;
+    // Who brings nothing along is drawn anew with each request.
+    let (key, users) = match affinity.as_ref().map(|affinity| brought(&affinity.by)) {
+        None => (key.clone(), String::new()),
+        Some(own) => {
+            let user = format!("${variable}_user");
+            let map = format!("map {own} {user} {{ \"\" $request_id; default {own}; }}\n");
+            (user, map)
+        }
+    };
     let [one, other] = pair.names();
     // nginx refuses 0 %, and takes only the rest as `*`.
     let shares = match weights {
@@ -34,12 +43,22 @@ pub fn text(
         }
     };
     format!(
-        "# Written by Tidegate. A change by hand is seen, and undone by the next rollout.\n\
+        "# Written by Tidegate. A change by hand is seen, and undone by the next rollout.\n{users}\
          map $uri ${variable}_key {{ default \"{key}\"; \"{path}\" $arg_key; }}\n\
          split_clients \"${variable}_key\" ${variable} {{ {shares} }}\n\
          map \"\" ${variable}_state {{ default \"{MARKER}{}\"; }}\n",
         generation.0
     )
+}
+
+/// nginx's variable of what a user brings along.
+fn brought(by: &UserKey) -> String {
+    match by {
+        UserKey::Cookie(name) => format!("$cookie_{name}"),
+        UserKey::Header(name) => {
+            format!("$http_{}", name.to_ascii_lowercase().replace('-', "_"))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -52,6 +71,7 @@ mod tests {
             include: "web.conf".into(),
             variable: "pool".to_owned(),
             key: "$request_id".to_owned(),
+            affinity: None,
             upstreams: std::collections::BTreeMap::new(),
             status: String::new(),
             test: Vec::new(),

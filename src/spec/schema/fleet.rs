@@ -262,10 +262,10 @@ struct ServiceBody {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct AffinityBody {
-    /// Name of the cookie, where the load balancer gives one; default `tidegate`.
+    /// A cookie that the service gives its users; or `header`.
     cookie: Option<String>,
-    /// How long it lasts; default 24h.
-    lasts: Option<String>,
+    /// A request header that tells users apart.
+    header: Option<String>,
     /// Requests that one user sends at most while one version is rolled out.
     requests_per_user: u32,
 }

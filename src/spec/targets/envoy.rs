@@ -71,7 +71,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     effect_lag: Millis::ZERO,
     mirror: Mirroring::Hundredths,
     sees_requests: true,
-    keeps_users: Keeping::Cookie,
+    keeps_users: Keeping::Users,
 };
 
 impl EnvoyXds {

@@ -21,7 +21,7 @@ mod traefik;
 use super::plan::Location;
 use crate::units::TargetName;
 
-pub use affinity::{Affinity, Keeping};
+pub use affinity::{Affinity, Keeping, UserKey};
 pub use aws::{AwsAccess, AwsCredentials};
 pub use aws_alb::{AlbPlace, AwsAlb};
 pub use caddy::Caddy;

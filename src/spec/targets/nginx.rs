@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::affinity::Keeping;
+use super::affinity::{Affinity, Keeping};
 use super::capabilities::{Capabilities, Fencing, Mirroring, Steps};
 #[cfg(feature = "files")]
 use super::file::{Place, names_by_slot};
@@ -20,6 +20,8 @@ pub struct Nginx {
     pub variable: String,
     /// What decides who goes where: variables and plain text.
     pub key: String,
+    /// Users stay on one arm; `key` says nothing then.
+    pub affinity: Option<Affinity>,
     /// Slot → what the variable holds: the name of an upstream, or a host and port.
     pub upstreams: BTreeMap<SlotName, String>,
     /// The location that shows what is in force.
@@ -36,7 +38,11 @@ const BY_REQUEST: &str = "$request_id";
 
 impl Nginx {
     fn keeping(&self) -> Keeping {
-        if self.key.contains("request_id") { Keeping::Nobody } else { Keeping::Key }
+        match &self.affinity {
+            Some(_) => Keeping::Users,
+            None if self.key.contains("request_id") => Keeping::Nobody,
+            None => Keeping::OwnKey,
+        }
     }
 
     /// What it can do.
@@ -87,10 +93,15 @@ impl Nginx {
         };
         let test = command(decoder, "test", &["nginx", "-t", "-q"]);
         let reload = command(decoder, "reload", &["nginx", "-s", "reload"]);
+        if let Some(span) = fields.key_span("key").filter(|_| place.affinity.is_some()) {
+            let message = "the service's `affinity` says what tells users apart";
+            decoder.error(codes::AFFINITY, span, message, "leave `key` out");
+        }
+        let affinity = place.affinity.cloned();
         fields.finish(decoder);
         let (include, variable, upstreams) = (include?, variable?, upstreams?);
         let key = key.unwrap_or_else(|| BY_REQUEST.to_owned());
-        Some(Self { include, variable, key, upstreams, status: status?, test, reload })
+        Some(Self { include, variable, key, affinity, upstreams, status: status?, test, reload })
     }
 }
 

@@ -1,6 +1,7 @@
-//! Users who stay on the arm that they met first, on a real Envoy: by the cookie that it gives them.
+//! Users who stay on the arm that they met first, by what they bring along, on real servers.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use tidegate::load_balancer::{self, Connected};
@@ -15,26 +16,26 @@ use crate::parts::port::free_address;
 
 const USERS: usize = 400;
 
-fn fleet(target: &str, more: &str) -> spec::fleet::Fleet {
+pub fn fleet(by: &str, target: &str, more: &str) -> spec::fleet::Fleet {
     let text = format!(
         "regions: {{us_east_1: {{share: 100%, prometheus: {{url: \"http://127.0.0.1:9\"}}}}}}\n{more}\
-         services:\n  web:\n    slots: [blue, green]\n    affinity: {{cookie: arm, requests_per_user: 50}}\n    \
+         services:\n  web:\n    slots: [blue, green]\n    affinity: {{{by}, requests_per_user: 50}}\n    \
          targets:\n      us_east_1:\n      - {{name: edge, {target}}}\n"
     );
     let (fleet, problems) = spec::fleet_from_text("tidegate.yaml", &text);
     fleet.unwrap_or_else(|| panic!("{problems}"))
 }
 
-async fn connected(fleet: &spec::fleet::Fleet) -> Connected {
+pub async fn connected(fleet: &spec::fleet::Fleet) -> Connected {
     load_balancer::connect(fleet, None, &BTreeMap::new()).await.unwrap()
 }
 
-/// Who answers each user now.
-async fn arms(envoy: &Envoy) -> Vec<String> {
+/// Who answers each user now, whose line names them.
+async fn arms(address: SocketAddr, line: &str) -> Vec<String> {
     let mut arms = Vec::with_capacity(USERS);
     for user in 0..USERS {
-        let cookie = format!("cookie: arm=user-{user}");
-        arms.push(Traffic::saying(envoy.listener, &[&cookie]).once().await);
+        let line = format!("{line}user-{user}");
+        arms.push(Traffic::saying(address, &[&line]).once().await);
     }
     arms
 }
@@ -44,14 +45,14 @@ fn green(arms: &[String]) -> Vec<usize> {
     arms.iter().enumerate().filter_map(green).collect()
 }
 
-/// A raise only moves users to the canary, a rollback all of them back; who has no cookie is given one.
-async fn users_stay(balancer: &dyn LoadBalancer, envoy: &Envoy) {
+/// A raise only moves users to the canary, a rollback all of them back; who brings nothing along is drawn anew.
+pub async fn users_stay(balancer: &dyn LoadBalancer, address: SocketAddr, line: &str) {
     let mut subject = subject(balancer);
     let mut before: Vec<usize> = Vec::new();
     for percent in [10.0, 25.0, 60.0] {
         subject.set(percent).await;
-        let first = arms(envoy).await;
-        assert_eq!(first, arms(envoy).await, "{percent} %: a user has moved");
+        let first = arms(address, line).await;
+        assert_eq!(first, arms(address, line).await, "{percent} %: a user has moved");
         let now = green(&first);
         assert!(before.iter().all(|user| now.contains(user)), "{percent} %: somebody went back");
         let (share, wanted) = (now.len() as f64 / USERS as f64, percent / 100.0);
@@ -59,11 +60,12 @@ async fn users_stay(balancer: &dyn LoadBalancer, envoy: &Envoy) {
         assert!((share - wanted).abs() <= allowed, "{percent} %: {share} of the users");
         before = now;
     }
+    let strangers = Traffic::to(address).send(USERS as u64).await;
+    let drawn = strangers.get("green").copied().unwrap_or_default() as f64 / USERS as f64;
+    assert!((0.4..0.8).contains(&drawn), "{strangers:?}");
     subject.set(0.0).await;
-    assert_eq!(green(&arms(envoy).await), Vec::<usize>::new(), "a rollback leaves nobody behind");
-    let answer = reqwest::get(format!("http://{}/", envoy.listener)).await.unwrap();
-    let given = answer.headers().get("set-cookie").and_then(|value| value.to_str().ok());
-    assert!(given.is_some_and(|cookie| cookie.starts_with("arm=")), "{given:?}");
+    let left = green(&arms(address, line).await);
+    assert_eq!(left, Vec::<usize>::new(), "a rollback leaves nobody behind");
 }
 
 fn file_target(path: &Path, envoy: &Envoy) -> String {
@@ -78,8 +80,9 @@ async fn users_of_a_watched_file_stay_and_a_rollback_takes_them_back() {
     let (world, folder) = (World::start().await, tempfile::tempdir().unwrap());
     let path = route_file(folder.path(), 0);
     let envoy = Envoy::start(world.config("edge-1", Rds::File(path.clone()))).await;
-    let connected = connected(&fleet(&file_target(&path, &envoy), "")).await;
-    users_stay(connected.targets.values().next().unwrap().as_ref(), &envoy).await;
+    let connected = connected(&fleet("cookie: session", &file_target(&path, &envoy), "")).await;
+    let balancer = connected.targets.values().next().unwrap().as_ref();
+    users_stay(balancer, envoy.listener, "cookie: a=b; session=").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,12 +97,14 @@ async fn users_of_served_routes_stay_and_a_rollback_takes_them_back() {
         route_file.display(),
         envoy.admin
     );
-    let connected = connected(&fleet(&target, &format!("xds: {{listen: \"{xds}\"}}\n"))).await;
+    let connected =
+        connected(&fleet("header: x-user", &target, &format!("xds: {{listen: \"{xds}\"}}\n")))
+            .await;
     let balancer = connected.targets.values().next().unwrap();
     // The Envoy is ready once it has its first routes.
     let first = subject(balancer.as_ref()).split(0.0);
     let (begun, ()) =
         tokio::join!(balancer.set(&first, tidegate::units::Generation(0)), envoy.ready());
     begun.unwrap();
-    users_stay(balancer.as_ref(), &envoy).await;
+    users_stay(balancer.as_ref(), envoy.listener, "x-user: ").await;
 }

@@ -1,6 +1,6 @@
 //! Both Envoy modes on a real Envoy.
 
-mod affinity;
+pub mod affinity;
 mod file;
 pub mod suite;
 mod xds;
