@@ -179,6 +179,12 @@ fn the_example_with_aws_goes_both_ways() {
     both_ways("aws");
 }
 
+#[cfg(feature = "aws")]
+#[test]
+fn the_example_with_route53_goes_both_ways() {
+    both_ways("route53");
+}
+
 #[test]
 fn the_example_with_powerdns_goes_both_ways() {
     both_ways("powerdns");
