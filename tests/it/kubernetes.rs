@@ -175,6 +175,20 @@ pub async fn world() -> Box<dyn conformance::World> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_set_is_tried_by_the_server_and_changes_nothing() {
+    let world = World::with_route().await;
+    let balancer = world.route();
+    let before = world.cluster.object(&route());
+    balancer.dry_set(&split(5.0), Generation(1)).await.unwrap();
+    assert_eq!(world.cluster.patches(200), 1, "the server was asked");
+    assert_eq!(world.cluster.object(&route()), before);
+    world.cluster.come_between(1);
+    balancer.dry_set(&split(5.0), Generation(1)).await.unwrap();
+    assert_eq!(world.cluster.patches(409), 1);
+    assert_eq!(balancer.read().await.unwrap().split, split(0.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_route_in_kubernetes_does_what_every_adapter_must() {
     conformance::hold("kubernetes", world().await).await;
 }

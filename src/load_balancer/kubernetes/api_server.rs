@@ -77,7 +77,16 @@ impl ApiServer {
 
     /// A JSON patch; `false` when the object is not the one any more that the patch was made for.
     pub async fn patch(&self, path: &str, patch: &Value) -> Result<bool, LoadBalancerError> {
-        let path = &format!("{path}?fieldManager={}", self.settings.field_manager);
+        self.patched(&format!("{path}?fieldManager={}", self.settings.field_manager), patch).await
+    }
+
+    /// The same as far as the server goes without keeping anything: rights, admission, validation.
+    pub async fn dry_patch(&self, path: &str, patch: &Value) -> Result<bool, LoadBalancerError> {
+        let manager = &self.settings.field_manager;
+        self.patched(&format!("{path}?dryRun=All&fieldManager={manager}"), patch).await
+    }
+
+    async fn patched(&self, path: &str, patch: &Value) -> Result<bool, LoadBalancerError> {
         let patch = Some(patch.to_string());
         let call = Call { method: Method::PATCH, path, accept: "application/json", patch };
         let (status, body) = self.call(&call).await?;

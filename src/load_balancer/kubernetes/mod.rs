@@ -239,6 +239,22 @@ impl LoadBalancer for KubernetesBalancer {
         })
     }
 
+    /// The API server itself says what it would do: `dryRun=All`.
+    async fn dry_set(
+        &self,
+        split: &Split,
+        generation: Generation,
+    ) -> Result<(), LoadBalancerError> {
+        let Wanted { share, weights, .. } = self.wanted(split, generation)?;
+        let object = self.server.get(&self.path).await?;
+        let rules = self.rules(&object)?;
+        if let Some(patch) = rules::patch(&object, &rules, share, weights, generation) {
+            // Whether somebody else came in between does not matter here.
+            self.server.dry_patch(&self.path, &patch).await?;
+        }
+        Ok(())
+    }
+
     async fn by_hand(
         &self,
         split: &Split,

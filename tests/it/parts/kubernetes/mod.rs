@@ -419,6 +419,13 @@ impl State {
                 );
             }
         }
+        if query.get("dryRun").is_some_and(|mode| mode == "All") {
+            // All that a write does, on a copy.
+            let kept = (self.objects.clone(), self.version);
+            let answer = self.store(path, after, manager);
+            (self.objects, self.version) = kept;
+            return answer;
+        }
         self.store(path, after, manager)
     }
 
