@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::api::{Api, Call, Login};
 use super::owned::{self, Held};
-use super::{Pair, Unusable, quoted};
+use super::{Pair, Unusable};
 use crate::ports::{
     Backends, Capabilities, LoadBalancer, LoadBalancerError, Outcome, Reading, Split,
 };
@@ -66,15 +66,6 @@ impl TraefikBalancer {
 
     fn text(&self, weights: [Weight; 2], generation: Generation) -> String {
         document::text(&self.settings.service, &self.pair, weights, generation)
-    }
-
-    async fn on_disk<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, owned::Error> + Send + 'static,
-    ) -> Result<T, LoadBalancerError> {
-        let done = tokio::task::spawn_blocking(work).await;
-        let done = done.map_err(|_| self.failure("its file was left", Outcome::Unknown))?;
-        done.map_err(|error| self.failure(&error, error.outcome()))
     }
 
     /// The weighted service and its generation, from one answer.
@@ -126,7 +117,7 @@ impl TraefikBalancer {
     /// What is in force, beside the generation that the file has.
     async fn look(&self) -> Result<Reading, LoadBalancerError> {
         let (path, service) = (self.settings.path.clone(), self.settings.service.clone());
-        let text = self.on_disk(move || owned::read(&path, owned::BYTES_MAX)).await?;
+        let text = owned::on_disk(&self.api, move || owned::read(&path, owned::BYTES_MAX)).await?;
         let written = text.and_then(|text| document::generation_of(&text, &service));
         let force = self.in_force().await?;
         let split =
@@ -203,7 +194,7 @@ impl LoadBalancer for TraefikBalancer {
         self.in_force().await?;
         let (path, service) = (self.settings.path.clone(), self.settings.service.clone());
         let text = self.text(weights, generation);
-        self.on_disk(move || {
+        owned::on_disk(&self.api, move || {
             let number = |text: &str| document::generation_of(text, &service);
             Held::take(&path, owned::BYTES_MAX, generation, number)?.write(&text)
         })
@@ -220,12 +211,6 @@ impl LoadBalancer for TraefikBalancer {
         generation: Generation,
     ) -> Result<Vec<String>, LoadBalancerError> {
         let text = self.text(self.weights(split)?, generation);
-        let path = self.settings.path.display();
-        // Traefik does not look at a file with this ending.
-        let (path, beside) = (quoted(&path.to_string()), quoted(&format!("{path}.new")));
-        Ok(vec![
-            format!("cat > {beside} <<'END_OF_FILE'\n{}\nEND_OF_FILE", text.trim_end()),
-            format!("mv {beside} {path}"),
-        ])
+        Ok(owned::by_hand(&self.settings.path, &text).into())
     }
 }
