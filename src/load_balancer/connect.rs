@@ -71,7 +71,7 @@ pub enum Error {
         /// Which target.
         target: TargetKey,
         /// Why.
-        error: xds::Error,
+        error: Box<xds::Error>,
     },
     /// The port that Envoys fetch their routes from.
     #[cfg(feature = "xds")]

@@ -38,7 +38,8 @@ impl Registries {
             #[cfg(feature = "xds")]
             Adapter::Envoy(settings) => {
                 let made = self.xds.register(key.to_string(), settings, known.get(key));
-                Arc::new(made.map_err(|error| Error::Xds { target: key.clone(), error })?)
+                let failed = |error| Error::Xds { target: key.clone(), error: Box::new(error) };
+                Arc::new(made.map_err(failed)?)
             }
             #[cfg(not(feature = "xds"))]
             Adapter::Envoy(_) => return Err(Error::NoXds(key.clone())),

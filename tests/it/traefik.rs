@@ -173,18 +173,18 @@ impl conformance::World for World {
     }
 
     fn bad(&self) -> Vec<(String, &'static str)> {
-        let (head, [one, other]) = match &self.from {
-            Source::File => ("traefik: {path: web.yaml, ", ["b", "g"]),
-            Source::Us(..) => ("traefik_http: {", ["b@file", "g@file"]),
+        let head = match &self.from {
+            Source::File => "traefik: {path: web.yaml, ",
+            Source::Us(..) => "traefik_http: {",
         };
         let with = |service: &str, services: &str, more: &str| {
             format!("{head}service: \"{service}\", services: {services}, api: \"http://t\"{more}}}")
         };
-        let services = &format!("{{blue: \"{one}\", green: \"{other}\"}}");
+        let services = "{blue: b@file, green: g@file}";
         let mut all = vec![
             (with("web@file", services, ""), "without `@file`"),
-            (with("web", &services.replace('g', "g\\\""), ""), "cannot be a service"),
-            (with("web", &services.replace(other, one), ""), "two different names"),
+            (with("web", "{blue: b@file, green: \"g\\\"@file\"}", ""), "cannot be a service"),
+            (with("web", &services.replace("g@", "b@"), ""), "two different names"),
             (with("web", services, ", bearer: secret"), "a secret stands in this file"),
             (format!("{head}service: web, services: {services}}}"), "api"),
         ];
