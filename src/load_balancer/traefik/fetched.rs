@@ -17,8 +17,8 @@ use crate::units::{Generation, Weight};
 const CONFIRM_WAIT: Duration = Duration::from_secs(8);
 /// Longest wait at a survey for one that has its recorded weights still to fetch.
 const SURVEY_WAIT: Duration = Duration::from_secs(8);
-/// Longest wait for the first weights: one that got no answer for long asks again after up to half a minute.
-const BEGIN_WAIT: Duration = Duration::from_secs(30);
+/// Longest wait for the first weights: one that got none for long has been seen to ask again after eleven seconds only.
+const BEGIN_WAIT: Duration = Duration::from_secs(25);
 
 const UNSERVED: &str = "no weights are recorded, so none are served; Traefik keeps what it has";
 
