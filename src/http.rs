@@ -1,5 +1,7 @@
 //! HTTP towards others: bounded in time and bytes, no redirects, credentials read at each use.
 
+pub mod port;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 

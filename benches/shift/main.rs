@@ -64,6 +64,7 @@ async fn run(rounds: u64) {
     measure("caddy", caddy::world().await, rounds).await;
     measure("nginx", nginx::world().await, rounds).await;
     measure("traefik", traefik::world().await, rounds).await;
+    measure("traefik_http", traefik::fetching().await, rounds).await;
     #[cfg(feature = "kubernetes")]
     measure("kubernetes", kubernetes::world().await, rounds).await;
     measure("powerdns", powerdns::world().await, rounds).await;

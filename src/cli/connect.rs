@@ -64,12 +64,7 @@ pub struct Everything {
 impl Everything {
     /// Closes what is open here, so that it can be opened anew.
     pub async fn close(self) {
-        #[cfg(feature = "xds")]
-        if let Some(xds) = self.connected.xds {
-            xds.close().await;
-        }
-        #[cfg(not(feature = "xds"))]
-        drop(self.connected);
+        self.connected.ports.close().await;
     }
 }
 

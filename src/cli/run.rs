@@ -57,7 +57,7 @@ pub(super) async fn run(args: RunArgs, format: Format) -> Result<Exit, Failure> 
     let (connection, id) = match &args.resume {
         Some(service) => take_up(&args, service).await?,
         None => match begin(&args, format).await? {
-            Begun::Rollout(connection, id) => (connection, id),
+            Begun::Rollout(connection, id) => (*connection, id),
             Begun::Nothing(exit) => return Ok(exit),
         },
     };
@@ -79,7 +79,7 @@ pub(super) async fn run(args: RunArgs, format: Format) -> Result<Exit, Failure> 
 }
 
 enum Begun {
-    Rollout(Connection, RolloutId),
+    Rollout(Box<Connection>, RolloutId),
     Nothing(Exit),
 }
 
@@ -113,7 +113,7 @@ async fn begin(args: &RunArgs, format: Format) -> Result<Begun, Failure> {
     let connection = connect(loaded.fleet, loaded.service, args.state.as_deref()).await?;
     let by = Actor { name: user(), note: None };
     match service::start(&connection.site, loaded.plan, version, by).await {
-        Ok(id) => Ok(Begun::Rollout(connection, id)),
+        Ok(id) => Ok(Begun::Rollout(Box::new(connection), id)),
         Err(driver::Error::AlreadyStable(version)) => {
             let reason = format!("{version} is stable already");
             output::emit(format, &Unchanged { changed: false, version, reason }, |it| {

@@ -41,6 +41,7 @@ pub fn fleet(world: &World, state: PathBuf, poll: Millis) -> Result<fleet::Fleet
         services: BTreeMap::from([(ServiceName::new(SERVICE)?, service)]),
         checks: BTreeMap::new(),
         xds: None,
+        traefik_provider: None,
         notify: BTreeMap::new(),
         escalation: Vec::new(),
         reported: BTreeMap::new(),

@@ -19,7 +19,8 @@ use super::nginx::NginxBalancer;
 use super::own::{HttpBalancer, ProgramBalancer};
 use super::powerdns::PowerDnsBalancer;
 use super::rfc2136::Rfc2136Balancer;
-use super::traefik::TraefikBalancer;
+use super::served::{Ports, Registries};
+use super::traefik::{self, TraefikBalancer};
 use crate::ports::{InstanceReading, LoadBalancer, Split};
 use crate::spec::fleet::{Adapter, Fleet, Target};
 use crate::units::{Generation, RegionName, ServiceName, SlotName, TargetName};
@@ -70,15 +71,18 @@ pub enum Error {
         /// Which target.
         target: TargetKey,
         /// Why.
-        error: xds::Error,
+        error: Box<xds::Error>,
     },
     /// The port that Envoys fetch their routes from.
     #[cfg(feature = "xds")]
     #[error("xds: {0}")]
     Port(xds::Error),
+    /// The port that Traefiks fetch their weights from.
+    #[error("traefik_provider: {0}")]
+    Provider(traefik::Error),
     /// No address is given.
-    #[error("{0}: the fleet has no `xds` address to serve it at")]
-    NoAddress(TargetKey),
+    #[error("{0}: the fleet has no `{1}` address to serve it at")]
+    NoAddress(TargetKey, &'static str),
     /// This build has no xDS server.
     #[error("{0}: this build cannot serve xDS (feature `xds`)")]
     NoXds(TargetKey),
@@ -88,61 +92,50 @@ pub enum Error {
 pub struct Connected {
     /// All targets.
     pub targets: BTreeMap<TargetKey, Arc<dyn LoadBalancer>>,
-    /// The open port; Envoys keep their weights when it is dropped.
-    #[cfg(feature = "xds")]
-    pub xds: Option<xds::XdsServer>,
+    /// What load balancers fetch from.
+    pub ports: Ports,
 }
 
-/// Makes the adapters of one service, or of all with `only: None`, and opens the xDS port if any of them needs it.
+/// Makes the adapters of one service, or of all with `only: None`, and opens the ports that any of them needs.
 ///
-/// Envoys of other services come to the same port, even for the same route: what is known of them is served, too.
+/// Load balancers of other services come to the same ports, Envoys even for the same route: what is known of them is
+/// served, too.
 ///
-/// `known`: what the store remembers of all services; an `envoy` target without an entry is not served until its first
-/// `set`.
+/// `known`: what the store remembers of all services; a target that comes to us and has no entry is not served until its
+/// first `set`.
 pub async fn connect(
     fleet: &Fleet,
     only: Option<&ServiceName>,
     known: &BTreeMap<TargetKey, Known>,
 ) -> Result<Connected, Error> {
     let mut targets: BTreeMap<TargetKey, Arc<dyn LoadBalancer>> = BTreeMap::new();
-    #[cfg(feature = "xds")]
-    let (registry, mut last) = (xds::Registry::new(), None);
+    let (mut registries, mut needed) = (Registries::default(), BTreeMap::new());
     let wanted = |key: &TargetKey| only.is_none_or(|only| *only == key.service);
     for (key, target) in targets_of(fleet).filter(|(key, _)| wanted(key)) {
-        let made: Arc<dyn LoadBalancer> = match &target.adapter {
-            #[cfg(feature = "xds")]
-            Adapter::Envoy(settings) => {
-                let made = registry.register(key.to_string(), settings, known.get(&key));
-                last = Some(key.clone());
-                Arc::new(made.map_err(|error| Error::Xds { target: key.clone(), error })?)
+        let made = match registries.register(&key, &target.adapter, known)? {
+            Some(made) => {
+                needed.insert(target.adapter.kind(), key.clone());
+                made
             }
-            #[cfg(not(feature = "xds"))]
-            Adapter::Envoy(_) => return Err(no_xds(key, known)),
-            other => by_itself(key.to_string(), other, &fleet.services[&key.service].slots)
-                .map_err(|error| Error::Target { target: key.clone(), error })?,
+            None => {
+                by_itself(key.to_string(), &target.adapter, &fleet.services[&key.service].slots)
+                    .map_err(|error| Error::Target { target: key.clone(), error })?
+            }
         };
         targets.insert(key, made);
     }
-    #[cfg(feature = "xds")]
-    for (key, target) in targets_of(fleet).filter(|(key, _)| last.is_some() && !wanted(key)) {
-        let Adapter::Envoy(settings) = &target.adapter else { continue };
+    for (key, target) in targets_of(fleet).filter(|(key, _)| !wanted(key)) {
+        if !needed.contains_key(target.adapter.kind()) {
+            continue;
+        }
         // Another service's mistake must not keep this one from its way back.
-        if let Err(error) = registry.register(key.to_string(), settings, known.get(&key)) {
+        if let Err(error) = registries.register(&key, &target.adapter, known) {
             tracing::warn!(target = %key, %error, "is not served");
         }
     }
-    #[cfg(feature = "xds")]
-    let xds = match (last, &fleet.xds) {
-        (None, _) => None,
-        (Some(key), None) => return Err(Error::NoAddress(key)),
-        // The weights are all in place now.
-        (Some(_), Some(settings)) => Some(registry.open(settings).await.map_err(Error::Port)?),
-    };
-    Ok(Connected {
-        targets,
-        #[cfg(feature = "xds")]
-        xds,
-    })
+    // The weights are all in place now.
+    let ports = registries.open(fleet, &needed).await?;
+    Ok(Connected { targets, ports })
 }
 
 /// One that needs nothing but its own settings.
@@ -152,7 +145,9 @@ fn by_itself(
     slots: &[SlotName; 2],
 ) -> Result<Arc<dyn LoadBalancer>, Unusable> {
     Ok(match adapter {
-        Adapter::Envoy(_) => return Err(Unusable("needs the xDS port".to_owned())),
+        Adapter::Envoy(_) | Adapter::TraefikHttp(_) => {
+            return Err(Unusable("needs a port of ours".to_owned()));
+        }
         Adapter::EnvoyFile(settings) => {
             Arc::new(FileBalancer::new(label, settings).map_err(Unusable::new)?)
         }
@@ -162,7 +157,7 @@ fn by_itself(
         Adapter::Exec(settings) => Arc::new(ProgramBalancer::new(label, settings, slots)),
         Adapter::Caddy(settings) => Arc::new(CaddyBalancer::new(label, settings)?),
         Adapter::Nginx(settings) => Arc::new(NginxBalancer::new(label, settings)?),
-        Adapter::Traefik(settings) => Arc::new(TraefikBalancer::new(label, settings)?),
+        Adapter::Traefik(settings) => Arc::new(TraefikBalancer::new(&label, settings)?),
         #[cfg(feature = "kubernetes")]
         Adapter::Kubernetes(settings) => Arc::new(KubernetesBalancer::new(label, settings)?),
         #[cfg(not(feature = "kubernetes"))]
@@ -182,11 +177,6 @@ fn by_itself(
 #[cfg(any(not(feature = "aws"), not(feature = "kubernetes")))]
 fn without(feature: &str) -> Unusable {
     Unusable(format!("this build cannot talk to it (feature `{feature}`)"))
-}
-
-#[cfg(not(feature = "xds"))]
-fn no_xds(key: TargetKey, _: &BTreeMap<TargetKey, Known>) -> Error {
-    Error::NoXds(key)
 }
 
 fn targets_of(fleet: &Fleet) -> impl Iterator<Item = (TargetKey, &Target)> {

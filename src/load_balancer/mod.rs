@@ -17,10 +17,12 @@ mod owned;
 mod pair;
 pub mod powerdns;
 pub mod rfc2136;
+mod served;
 pub mod traefik;
 
 pub use connect::{Connected, Error, Known, TargetKey, connect};
 pub use pair::Pair;
+pub use served::Ports;
 
 /// Why a target of the fleet cannot be used; found before anything is asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -75,15 +75,6 @@ impl NginxBalancer {
         include::text(&self.settings, &self.path, &self.pair, weights, generation)
     }
 
-    async fn on_disk<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, owned::Error> + Send + 'static,
-    ) -> Result<T, LoadBalancerError> {
-        let done = tokio::task::spawn_blocking(work).await;
-        let done = done.map_err(|_| self.failure("its file was left", Outcome::Unknown))?;
-        done.map_err(|error| self.failure(&error, error.outcome()))
-    }
-
     /// The generation in force, and the upstream of a key.
     async fn ask(&self, key: &str) -> Result<(Option<Generation>, String), LoadBalancerError> {
         // A connection that is kept would stay with an old worker.
@@ -185,7 +176,7 @@ impl NginxBalancer {
 
     async fn look(&self, expected: Option<u16>) -> Result<Reading, LoadBalancerError> {
         let path = self.settings.include.clone();
-        let text = self.on_disk(move || owned::read(&path, owned::BYTES_MAX)).await?;
+        let text = owned::on_disk(&self.api, move || owned::read(&path, owned::BYTES_MAX)).await?;
         let written = text.as_deref().and_then(include::generation_of);
         Ok(self.reading(self.in_force(expected).await?, written))
     }
@@ -245,7 +236,7 @@ impl NginxBalancer {
         if tested && error.outcome == Outcome::Refused {
             error.outcome = Outcome::NotSent;
         }
-        if let Err(restored) = self.on_disk(move || held.restore()).await {
+        if let Err(restored) = owned::on_disk(&self.api, move || held.restore()).await {
             let what = format!("{}; its file is not restored: {}", error.what, restored.what);
             return Err(self.failure(what, Outcome::Unknown));
         }
@@ -274,7 +265,7 @@ impl LoadBalancer for NginxBalancer {
     ) -> Result<Reading, LoadBalancerError> {
         let weights = self.weights(split)?;
         let (path, text) = (self.settings.include.clone(), self.text(weights, generation));
-        let held = self.on_disk(move || {
+        let held = owned::on_disk(&self.api, move || {
             let held = Held::take(&path, owned::BYTES_MAX, generation, include::generation_of)?;
             let same = held.is(&text);
             if !same {
@@ -301,17 +292,12 @@ impl LoadBalancer for NginxBalancer {
         generation: Generation,
     ) -> Result<Vec<String>, LoadBalancerError> {
         let text = self.text(self.weights(split)?, generation);
-        let (path, beside) = (
-            quoted(&self.settings.include.display().to_string()),
-            quoted(&format!("{}.new", self.settings.include.display())),
-        );
         let words = |command: &[String]| {
             command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
         };
-        Ok(vec![
-            format!("cat > {beside} <<'END_OF_INCLUDE'\n{}\nEND_OF_INCLUDE", text.trim_end()),
-            format!("mv {beside} {path}"),
-            format!("{} && {}", words(&self.settings.test), words(&self.settings.reload)),
-        ])
+        let mut commands = Vec::from(owned::by_hand(&self.settings.include, &text));
+        let (test, reload) = (words(&self.settings.test), words(&self.settings.reload));
+        commands.push(format!("{test} && {reload}"));
+        Ok(commands)
     }
 }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::ports::Outcome;
+use super::api::Api;
+use super::quoted;
+use crate::ports::{LoadBalancerError, Outcome};
 use crate::units::Generation;
 
 /// Longest wait for another writer: it waits for two programs.
@@ -59,6 +61,26 @@ impl Error {
 
 fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::System { doing, source }
+}
+
+/// Runs such work on a thread for it; its errors become those of the target that `api` is of.
+pub async fn on_disk<T: Send + 'static>(
+    api: &Api,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, LoadBalancerError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let done = done.map_err(|_| api.failure("its file was left", Outcome::Unknown))?;
+    done.map_err(|error| api.failure(&error, error.outcome()))
+}
+
+/// Commands for a shell that put the text there, whole. Nobody looks at a file with the ending of the one beside it.
+pub fn by_hand(path: &Path, text: &str) -> [String; 2] {
+    let path = path.display().to_string();
+    let (path, beside) = (quoted(&path), quoted(&format!("{path}.new")));
+    [
+        format!("cat > {beside} <<'END_OF_FILE'\n{}\nEND_OF_FILE", text.trim_end()),
+        format!("mv {beside} {path}"),
+    ]
 }
 
 /// The file as it was, its folder locked against other writers until this is dropped.

@@ -131,6 +131,9 @@ codes! {
     SLOTS = "fleet::slots";
     /// Envoys that fetch their routes need the top-level `xds` block; beyond loopback it needs mutual TLS.
     XDS = "fleet::xds";
+    /// Traefiks that fetch their weights (`traefik_http`) need the top-level `traefik_provider` block; beyond loopback it
+    /// needs mutual TLS.
+    TRAEFIK_PROVIDER = "fleet::traefik_provider";
     /// With `promotion: swap` the weights at the end of a rollout are those that stay. A load balancer that comes back with
     /// the weights of its own configuration would send everybody to the old version after its next restart, so it needs
     /// a `persist` hook that writes them there (for HAProxy: the server-state file, or the configuration itself).

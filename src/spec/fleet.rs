@@ -24,7 +24,9 @@ pub struct Fleet {
     /// HTTP and command checks that analyses name.
     pub checks: BTreeMap<String, FleetCheck>,
     /// Where Envoys fetch their routes; needed by `envoy` targets.
-    pub xds: Option<Xds>,
+    pub xds: Option<Served>,
+    /// Where Traefiks fetch their weights; needed by `traefik_http` targets.
+    pub traefik_provider: Option<Served>,
     /// Who is told, by a name of the operator's.
     pub notify: BTreeMap<String, Notify>,
     /// Who is told of a page, and who later while nobody acknowledges it; empty: everybody at once.
@@ -267,18 +269,18 @@ pub struct Service {
     pub hooks: BTreeMap<Hook, FleetHook>,
 }
 
-/// Where Envoys fetch their routes.
+/// A port at which load balancers fetch what they need from Tidegate.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Xds {
+pub struct Served {
     /// Address and port.
     pub listen: std::net::SocketAddr,
     /// Needed beyond loopback.
-    pub tls: Option<XdsTls>,
+    pub tls: Option<MutualTls>,
 }
 
-/// Mutual TLS of the xDS port.
+/// Mutual TLS of such a port.
 #[derive(Debug, Clone, PartialEq)]
-pub struct XdsTls {
+pub struct MutualTls {
     /// Server certificate, PEM.
     pub certificate: PathBuf,
     /// Its key, PEM.

@@ -9,14 +9,13 @@ use super::codes;
 use super::cohort;
 use super::decode::{Decoder, Fields, nearest};
 use super::file::{self, Node, Span, Value};
-use super::fleet::{
-    Auth, Fleet, FleetCheck, FleetHook, HookRun, Region, Secret, Service, Xds, XdsTls,
-};
+use super::fleet::{Auth, Fleet, FleetCheck, FleetHook, HookRun, Region, Secret, Service};
 use super::notify_file;
 use super::plan::{Authority, Hook};
 use super::region_file;
 use super::reported_file;
-use super::targets::{Affinity, Place, decode_targets};
+use super::served_file;
+use super::targets::{Affinity, Place, Ports, decode_targets};
 use crate::units::{Millis, RegionName, ServiceName, SlotName, shown};
 
 /// Longest time of one try of a hook, where the file says nothing.
@@ -40,12 +39,19 @@ pub fn decode(decoder: &mut Decoder, text: &str) -> Option<Fleet> {
         .get(decoder, "state", Decoder::text)
         .map_or_else(|| PathBuf::from(".tidegate"), PathBuf::from);
     let regions = fields.require(decoder, "regions", region_file::decode);
-    let xds_span = fields.key_span("xds");
-    let xds = fields.get(decoder, "xds", decode_xds);
+    let ports = Ports {
+        xds: fields.key_span("xds").is_some(),
+        traefik_provider: fields.key_span("traefik_provider").is_some(),
+    };
+    let xds =
+        fields.get(decoder, "xds", |decoder, node| served_file::decode(decoder, node, codes::XDS));
+    let traefik_provider = fields.get(decoder, "traefik_provider", |decoder, node| {
+        served_file::decode(decoder, node, codes::TRAEFIK_PROVIDER)
+    });
     let (regions, names) = regions.unwrap_or_default();
     let services = fields.require(decoder, "services", |decoder, node| {
         named(decoder, node, SERVICES_MAX, "services", |decoder, _, span, node| {
-            decode_service(decoder, span, node, (&names, &regions), xds_span.is_some())
+            decode_service(decoder, span, node, (&names, &regions), ports)
         })
     });
     let checks = fields.get(decoder, "checks", decode_checks).unwrap_or_default();
@@ -77,6 +83,7 @@ pub fn decode(decoder: &mut Decoder, text: &str) -> Option<Fleet> {
         services,
         checks,
         xds,
+        traefik_provider,
         notify,
         escalation: escalation.unwrap_or_default(),
         reported: reported.unwrap_or_default(),
@@ -222,7 +229,7 @@ fn decode_service(
     span: Span,
     node: &Node,
     (names, regions): (&BTreeSet<RegionName>, &BTreeMap<RegionName, Region>),
-    has_xds: bool,
+    ports: Ports,
 ) -> Option<Service> {
     let mut fields = decoder.fields(node)?;
     fields.span = span;
@@ -253,7 +260,7 @@ fn decode_service(
             let whole = regions.get(region).and_then(|it| it.cohort_of.as_ref());
             let region = whole.unwrap_or(region);
             let (slots, affinity) = (slots.as_ref(), affinity.as_ref());
-            decode_targets(decoder, node, &Place { region, slots, has_xds, affinity })
+            decode_targets(decoder, node, &Place { region, slots, ports, affinity })
         })
     });
     let hooks = fields.get(decoder, "hooks", decode_hooks).unwrap_or_default();
@@ -417,30 +424,4 @@ fn decode_http_check(decoder: &mut Decoder, node: &Node) -> Option<FleetCheck> {
     let auth = decode_auth(decoder, &mut fields);
     fields.finish(decoder);
     Some(FleetCheck::Http { url: url?, auth })
-}
-
-fn decode_xds(decoder: &mut Decoder, node: &Node) -> Option<Xds> {
-    let mut fields = decoder.fields(node)?;
-    let parse = |text: &str| text.parse::<std::net::SocketAddr>();
-    let help = "write an IP address and a port such as 127.0.0.1:18000";
-    let listen = fields.require(decoder, "listen", |decoder, node| {
-        decoder.parsed(node, codes::INVALID_VALUE, help, parse)
-    });
-    let tls = fields.get(decoder, "tls", |decoder, node| {
-        let mut fields = decoder.fields(node)?;
-        let certificate = fields.require(decoder, "certificate", Decoder::text);
-        let key = fields.require(decoder, "key", decode_secret);
-        let client_ca = fields.require(decoder, "client_ca", Decoder::text);
-        fields.finish(decoder);
-        Some(XdsTls { certificate: certificate?.into(), key: key?, client_ca: client_ca?.into() })
-    });
-    if let Some(listen) = listen
-        && !listen.ip().is_loopback()
-        && fields.key_span("tls").is_none()
-    {
-        let help = "add `tls: {certificate, key, client_ca}`, or listen on 127.0.0.1";
-        decoder.error(codes::XDS, fields.span, "beyond loopback this port needs mutual TLS", help);
-    }
-    fields.finish(decoder);
-    Some(Xds { listen: listen?, tls })
 }

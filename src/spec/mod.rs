@@ -56,6 +56,8 @@ pub mod schema;
 #[cfg(feature = "files")]
 pub mod selector;
 #[cfg(feature = "files")]
+mod served_file;
+#[cfg(feature = "files")]
 pub mod steps;
 
 #[cfg(feature = "files")]

@@ -361,6 +361,7 @@ fn a_fleet_with_secrets_or_gaps_is_refused_without_repeating_them() {
         ("slots: [blue, green]", "slots: [blue, blue]", codes::SLOTS),
         ("127.0.0.1:18000", "0.0.0.0:18000", codes::XDS),
         ("xds: {listen: \"127.0.0.1:18000\"}", "", codes::XDS),
+        ("xds: {", "traefik_provider: {listen: \"10.0.0.1:1\"}\nxds: {", codes::TRAEFIK_PROVIDER),
         ("    owner: team-edge", "    hooks: {deplay: [x]}", codes::UNKNOWN_KEY),
         ("    owner: team-edge", "    hooks: {deploy: []}", codes::INVALID_VALUE),
         ("    owner: team-edge", "    hooks: {deploy: [x, \"v={version}\"]}", codes::INVALID_VALUE),

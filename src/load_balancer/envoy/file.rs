@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::super::quoted;
+use super::super::owned;
 use super::admin::Admin;
 use super::reading::{self, Expected, Seen};
 use super::{CONFIRM_WAIT, Pair, failure, http, pair};
@@ -165,11 +165,6 @@ impl LoadBalancer for FileBalancer {
     ) -> Result<Vec<String>, LoadBalancerError> {
         let wanted = split.clone();
         let text = self.on_file(move |file| file.rewritten(&wanted, generation)).await?;
-        let path = quoted(&self.path.display().to_string());
-        let beside = quoted(&format!("{}.new", self.path.display()));
-        Ok(vec![
-            format!("cat > {beside} <<'END_OF_ROUTES'\n{}\nEND_OF_ROUTES", text.trim_end()),
-            format!("mv {beside} {path}"),
-        ])
+        Ok(owned::by_hand(&self.path, &text).into())
     }
 }

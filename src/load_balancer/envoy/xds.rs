@@ -22,7 +22,7 @@ pub use server::XdsServer;
 
 use super::{Pair, http, pair, route};
 use crate::load_balancer::Known;
-use crate::spec::fleet::{EnvoyXds, Xds};
+use crate::spec::fleet::{EnvoyXds, Served};
 use state::{ResourceKey, State};
 
 /// Why targets cannot be registered or the port cannot be opened.
@@ -157,7 +157,7 @@ impl Registry {
     }
 
     /// Opens the port: on loopback, or anywhere with client certificates.
-    pub async fn open(self, settings: &Xds) -> Result<XdsServer, Error> {
+    pub async fn open(self, settings: &Served) -> Result<XdsServer, Error> {
         server::open(self.shared, settings).await
     }
 }

@@ -1,4 +1,4 @@
-//! The file that Traefik watches, and what its API shows of it.
+//! What Traefik is given, in a file or when it fetches, and what its API shows of it.
 
 use serde::Deserialize;
 
@@ -46,11 +46,11 @@ pub struct LoadBalancer {
 }
 
 impl Weighted {
-    /// Both weights in the order of the pair; or why they are no split.
-    pub fn weights(&self, pair: &Pair) -> Result<[u64; 2], String> {
+    /// Both weights in the order of the pair; or why they are no split. `provider` is that of the weighted service.
+    pub fn weights(&self, pair: &Pair, provider: &str) -> Result<[u64; 2], String> {
+        // Its own provider, which is where a name is looked for anyway, may be said or not.
         let of = |name: &String| {
-            // Its own provider may be said or not.
-            let same = |part: &&Part| plain(&part.name) == plain(name);
+            let same = |part: &&Part| plain(&part.name, provider) == plain(name, provider);
             self.services.iter().find(same).map(|part| part.weight.unwrap_or(1))
         };
         let [one, other] = pair.names();
@@ -62,13 +62,13 @@ impl Weighted {
     }
 }
 
-/// Without `@file`, which is where a name is looked for anyway.
-pub fn plain(name: &str) -> &str {
-    name.strip_suffix("@file").unwrap_or(name)
+/// A name without this provider.
+fn plain<'a>(name: &'a str, provider: &str) -> &'a str {
+    name.strip_suffix(provider).and_then(|name| name.strip_suffix('@')).unwrap_or(name)
 }
 
-/// What stands before the generation in the name of a service that nobody uses: the only thing of ours that Traefik
-/// takes from the file and shows again.
+/// What stands before the generation in the name of a service that nobody uses: the only thing of ours that Traefik takes
+/// and shows again.
 pub fn marker(service: &str) -> String {
     format!("tidegate-{service}-generation-")
 }
@@ -79,13 +79,13 @@ pub fn generation_of(text: &str, service: &str) -> Option<Generation> {
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok().map(Generation)
 }
 
-/// The whole file.
+/// A whole document: YAML, which both providers read.
 pub fn text(service: &str, pair: &Pair, weights: [Weight; 2], generation: Generation) -> String {
     let [one, other] = pair.names();
     let [first, second] = weights.map(Weight::hundredths);
     let marker = marker(service);
     format!(
-        "# Written by Tidegate. A change by hand is seen, and undone by the next rollout.\n\
+        "# Written by Tidegate.\n\
          http:\n  services:\n    \"{service}\":\n      weighted:\n        services:\n          \
          - {{name: \"{one}\", weight: {first}}}\n          - {{name: \"{other}\", weight: {second}}}\n    \
          # Nobody uses this one: its name says the generation.\n    \
@@ -108,19 +108,21 @@ mod tests {
         let document: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
         let weighted = document["http"]["services"]["web"]["weighted"].clone();
         let weighted: Weighted = serde_yaml::from_value(weighted).unwrap();
-        assert_eq!(weighted.weights(&pair()), Ok([9_500, 500]));
+        assert_eq!(weighted.weights(&pair(), "file"), Ok([9_500, 500]));
     }
 
     #[test]
     fn other_services_are_no_split() {
-        let weights = |text: &str| {
+        let weights_at = |text: &str, provider: &str| {
             let weighted: Weighted = serde_yaml::from_str(text).unwrap();
-            weighted.weights(&pair())
+            weighted.weights(&pair(), provider)
         };
+        let weights = |text: &str| weights_at(text, "file");
         let both = "{name: api-blue@file}, {name: api-green, weight: 0}";
         assert_eq!(weights(&format!("services: [{both}]")), Ok([1, 0]));
         assert!(weights(&format!("services: [{both}, {{name: x}}]")).is_err());
         assert!(weights("services: [{name: api-blue}, {name: api-green@docker}]").is_err());
         assert!(weights("{}").is_err());
+        assert!(weights_at(&format!("services: [{both}]"), "http").is_err());
     }
 }

@@ -16,7 +16,10 @@ pub(super) struct FleetDocument {
     regions: BTreeMap<String, RegionBody>,
     services: BTreeMap<String, ServiceBody>,
     checks: Option<BTreeMap<String, CheckBody>>,
-    xds: Option<XdsBody>,
+    /// Where Envoys fetch their routes.
+    xds: Option<ServedBody>,
+    /// Where Traefiks fetch their weights, for `traefik_http`.
+    traefik_provider: Option<ServedBody>,
     /// Who is told, by a name of your own.
     notify: Option<BTreeMap<String, NotifyBody>>,
     /// Who is told of a page, the first level at once, later ones while nobody acknowledges it.
@@ -397,15 +400,16 @@ struct HttpCheckBody {
 
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
-struct XdsBody {
+struct ServedBody {
     /// Address and port, such as 127.0.0.1:18000.
     listen: String,
-    tls: Option<XdsTlsBody>,
+    /// Needed beyond loopback.
+    tls: Option<MutualTlsBody>,
 }
 
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
-struct XdsTlsBody {
+struct MutualTlsBody {
     certificate: String,
     key: SecretBody,
     client_ca: String,

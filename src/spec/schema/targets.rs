@@ -19,6 +19,7 @@ pub(super) struct TargetBody {
     caddy: Option<CaddyBody>,
     nginx: Option<NginxBody>,
     traefik: Option<TraefikBody>,
+    traefik_http: Option<TraefikHttpBody>,
     kubernetes: Option<KubernetesBody>,
     aws_alb: Option<AwsAlbBody>,
     route53: Option<Route53Body>,
@@ -151,6 +152,22 @@ struct TraefikBody {
     api: String,
     bearer: Option<SecretBody>,
     basic: Option<BasicBody>,
+}
+
+/// A weighted service of Traefik over two services, fetched from Tidegate by Traefik's HTTP provider.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct TraefikHttpBody {
+    /// The weighted service, without `@http`.
+    service: String,
+    /// Slot to service, with its provider: `web-blue@file`.
+    services: BTreeMap<String, String>,
+    /// Base URL of Traefik's API.
+    api: String,
+    bearer: Option<SecretBody>,
+    basic: Option<BasicBody>,
+    /// The slot that everybody is sent to while nothing is recorded and Traefik has no weights; default: the first one.
+    begin: Option<String>,
 }
 
 /// Weights in an object of a Kubernetes API: exactly one of `http_route`, `virtual_service`.

@@ -84,7 +84,7 @@ impl EnvoyXds {
     #[cfg(feature = "files")]
     pub(super) fn decode(decoder: &mut Decoder, node: &Node, place: &Place<'_>) -> Option<Self> {
         let mut fields = decoder.fields(node)?;
-        if !place.has_xds {
+        if !place.ports.xds {
             let help = "add for example `xds: {listen: \"127.0.0.1:18000\"}`, or use `envoy_file`";
             let message = "Envoy fetches its routes here, but there is no `xds` block";
             decoder.error(codes::XDS, node.span, message, help);

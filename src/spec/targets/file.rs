@@ -14,8 +14,15 @@ const TARGETS_MAX: usize = 20;
 pub(in crate::spec) struct Place<'a> {
     pub(in crate::spec) region: &'a RegionName,
     pub(in crate::spec) slots: Option<&'a [SlotName; 2]>,
-    pub(in crate::spec) has_xds: bool,
+    pub(in crate::spec) ports: Ports,
     pub(in crate::spec) affinity: Option<&'a Affinity>,
+}
+
+/// Which ports that load balancers fetch from the fleet has.
+#[derive(Clone, Copy)]
+pub(in crate::spec) struct Ports {
+    pub(in crate::spec) xds: bool,
+    pub(in crate::spec) traefik_provider: bool,
 }
 
 /// The load balancers of a service in one region.

@@ -29,7 +29,7 @@ pub use capabilities::{Capabilities, Fencing, Mirroring, Steps};
 pub use dns::Family;
 pub use envoy::{EnvoyFile, EnvoyRuntime, EnvoyXds};
 #[cfg(feature = "files")]
-pub(super) use file::{Place, decode_targets};
+pub(super) use file::{Place, Ports, decode_targets};
 pub use haproxy::{Haproxy, HaproxySocket};
 pub use kubernetes::{HttpRoute, Kubernetes, KubernetesObject, RouteRule, VirtualService};
 pub use nginx::Nginx;
@@ -37,7 +37,7 @@ pub use own::{Abilities, OwnHttp, OwnProgram};
 pub use powerdns::PowerDns;
 pub use rfc2136::{NameRecords, Rfc2136, SrvTarget, TsigKey};
 pub use route53::{RecordKind, Route53};
-pub use traefik::Traefik;
+pub use traefik::{Traefik, TraefikHttp, WeightedService};
 
 /// One load balancer of a service in a region.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,6 +115,8 @@ adapters! {
     Nginx(Nginx) = "nginx";
     /// Traefik's file provider.
     Traefik(Traefik) = "traefik";
+    /// Traefiks that fetch their weights from Tidegate.
+    TraefikHttp(TraefikHttp) = "traefik_http";
     /// Weights in an object of a Kubernetes API.
     Kubernetes(Kubernetes) = "kubernetes";
     /// A forward action of AWS's application load balancer.

@@ -208,6 +208,7 @@ impl Address {
             services: [(ServiceName::new("api-gateway").unwrap(), service)].into(),
             checks: BTreeMap::new(),
             xds: None,
+            traefik_provider: None,
             notify: BTreeMap::new(),
             escalation: Vec::new(),
             reported: BTreeMap::new(),

@@ -7,10 +7,11 @@ use std::path::Path;
 use tidegate::load_balancer::Known;
 use tidegate::load_balancer::envoy::xds::{Error, Registry, XdsBalancer, XdsServer};
 use tidegate::ports::{LoadBalancer, Outcome};
-use tidegate::spec::fleet::{EnvoyXds, Secret, Xds, XdsTls};
+use tidegate::spec::fleet::{EnvoyXds, MutualTls, Secret, Served};
 use tidegate::units::{Generation, Millis};
 
 use super::{World, clusters, subject};
+use crate::parts::certificates;
 use crate::parts::envoy::{Envoy, Rds, route_yaml};
 
 fn target(directory: &Path) -> EnvoyXds {
@@ -35,11 +36,11 @@ fn known(green_percent: f64, generation: u64) -> Known {
     Known { split, generation: Generation(generation), instances: Vec::new() }
 }
 
-fn loopback(port: u16) -> Xds {
-    Xds { listen: SocketAddr::from(([127, 0, 0, 1], port)), tls: None }
+fn loopback(port: u16) -> Served {
+    Served { listen: SocketAddr::from(([127, 0, 0, 1], port)), tls: None }
 }
 
-async fn serve(target: &EnvoyXds, known: Option<&Known>, xds: &Xds) -> (XdsBalancer, XdsServer) {
+async fn serve(target: &EnvoyXds, known: Option<&Known>, xds: &Served) -> (XdsBalancer, XdsServer) {
     let registry = Registry::new();
     let balancer = registry.register("web us_east_1 edge".to_owned(), target, known).unwrap();
     (balancer, registry.open(xds).await.unwrap())
@@ -185,16 +186,16 @@ async fn beyond_loopback_only_with_certificates_that_name_the_group() {
     let (world, directory) = (World::start().await, tempfile::tempdir().unwrap());
     let settings = target(directory.path());
     let registry = Registry::new();
-    let open = Xds { listen: SocketAddr::from(([0, 0, 0, 0], 0)), tls: None };
+    let open = Served { listen: SocketAddr::from(([0, 0, 0, 0], 0)), tls: None };
     assert!(matches!(registry.open(&open).await.unwrap_err(), Error::Open(_)));
 
     let authority = certificates::write(directory.path());
-    let tls = XdsTls {
+    let tls = MutualTls {
         certificate: authority.join("server.pem"),
         key: Secret::File(authority.join("server.key")),
         client_ca: authority.join("ca.pem"),
     };
-    let xds = Xds { listen: SocketAddr::from(([127, 0, 0, 1], 0)), tls: Some(tls) };
+    let xds = Served { listen: SocketAddr::from(([127, 0, 0, 1], 0)), tls: Some(tls) };
     let (balancer, server) = serve(&settings, Some(&known(5.0, 1)), &xds).await;
     let rds = |name: &str| Rds::GrpcTls {
         address: server.address(),
@@ -219,30 +220,4 @@ async fn beyond_loopback_only_with_certificates_that_name_the_group() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     assert_eq!(balancer.read().await.unwrap().instances.len(), 1);
-}
-
-mod certificates {
-    use std::path::{Path, PathBuf};
-
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-
-    /// An authority, a server's certificate, and one for the Envoys of each of two groups.
-    pub fn write(directory: &Path) -> PathBuf {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, "authority");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let save = |name: &str, text: String| std::fs::write(directory.join(name), text).unwrap();
-        save("ca.pem", params.self_signed(&key).unwrap().pem());
-        let issuer = Issuer::new(params, key);
-        for (file, name) in
-            [("server", "localhost"), ("us_east_1", "us_east_1"), ("eu_west_1", "eu_west_1")]
-        {
-            let key = KeyPair::generate().unwrap();
-            let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-            save(&format!("{file}.pem"), params.signed_by(&key, &issuer).unwrap().pem());
-            save(&format!("{file}.key"), key.serialize_pem());
-        }
-        directory.to_owned()
-    }
 }

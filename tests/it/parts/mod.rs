@@ -4,6 +4,7 @@ pub mod alertmanager;
 pub mod backend;
 pub mod bind;
 pub mod caddy;
+pub mod certificates;
 pub mod dns;
 pub mod envoy;
 pub mod haproxy;

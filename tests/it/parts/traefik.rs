@@ -7,30 +7,46 @@ use std::time::{Duration, Instant};
 
 use super::port::free_address;
 
-/// One with the weighted service `web`, which begins at `blue` for all; killed with this value.
+/// One whose router sends everybody to the weighted service `web`; killed with this value.
 pub struct Traefik {
     child: Option<Child>,
     pub listener: SocketAddr,
     pub api: SocketAddr,
-    /// The file with the weighted service.
+    /// The file with the weighted service, where it comes from one.
     pub path: PathBuf,
+    /// What its API answers once it is there.
+    ready: &'static str,
     folder: tempfile::TempDir,
 }
 
 impl Traefik {
-    /// Starts it in front of two servers, and waits until it answers.
+    /// Starts it in front of two servers, with the weighted service in a file that begins at `blue` for all, and waits
+    /// until it answers.
     pub async fn start(blue: SocketAddr, green: SocketAddr) -> Self {
+        Self::with(blue, green, None).await
+    }
+
+    /// Starts it in front of two servers; `provider` is what its HTTP provider is told: `endpoint: ...`.
+    pub async fn fetching(blue: SocketAddr, green: SocketAddr, provider: &str) -> Self {
+        Self::with(blue, green, Some(provider)).await
+    }
+
+    async fn with(blue: SocketAddr, green: SocketAddr, provider: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (listener, api, at) = (free_address(), free_address(), folder.path().display());
+        let (http, service, ready) = match provider {
+            Some(told) => (format!(", http: {{{told}}}"), "web@http", "api/version"),
+            None => (String::new(), "web", "api/http/services/web@file"),
+        };
         let config = format!(
             "global: {{checkNewVersion: false, sendAnonymousUsage: false}}\n\
              entryPoints: {{web: {{address: \"{listener}\"}}, traefik: {{address: \"{api}\"}}}}\n\
              api: {{insecure: true}}\nlog: {{level: ERROR}}\n\
-             providers: {{providersThrottleDuration: 50ms, file: {{directory: \"{at}/dynamic\", watch: true}}}}\n"
+             providers: {{providersThrottleDuration: 50ms, file: {{directory: \"{at}/dynamic\", watch: true}}{http}}}\n"
         );
         let check = "healthCheck: {path: /, interval: 200ms, timeout: 10s}";
         let routes = format!(
-            "http:\n  routers: {{web: {{rule: \"PathPrefix(`/`)\", entryPoints: [web], service: web}}}}\n  services:\n    \
+            "http:\n  routers: {{web: {{rule: \"PathPrefix(`/`)\", entryPoints: [web], service: {service}}}}}\n  services:\n    \
              blue: {{loadBalancer: {{servers: [{{url: \"http://{blue}\"}}], {check}}}}}\n    \
              green: {{loadBalancer: {{servers: [{{url: \"http://{green}\"}}], {check}}}}}\n"
         );
@@ -38,8 +54,10 @@ impl Traefik {
         std::fs::write(folder.path().join("traefik.yaml"), config).unwrap();
         std::fs::write(folder.path().join("dynamic/routes.yaml"), routes).unwrap();
         let path = folder.path().join("dynamic/web.yaml");
-        let mut own = Self { child: None, listener, api, path, folder };
-        own.edit(0);
+        let mut own = Self { child: None, listener, api, path, ready, folder };
+        if provider.is_none() {
+            own.edit(0);
+        }
         own.restart().await;
         own
     }
@@ -110,7 +128,7 @@ impl Traefik {
             .expect("traefik: scripts/parts");
         self.child = Some(child);
         let deadline = Instant::now() + Duration::from_secs(60);
-        let url = format!("http://{}/api/http/services/web@file", self.api);
+        let url = format!("http://{}/{}", self.api, self.ready);
         loop {
             let answer = super::client().get(&url).send().await;
             if answer.is_ok_and(|answer| answer.status().is_success()) {

@@ -18,7 +18,7 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Error, Shared, stream, tls};
-use crate::spec::fleet::Xds;
+use crate::spec::fleet::Served;
 
 /// Most streams at a time.
 const STREAMS_MAX: usize = 4_096;
@@ -67,7 +67,7 @@ impl Drop for XdsServer {
 }
 
 /// Opens the port and serves until the value is dropped.
-pub async fn open(shared: Arc<Shared>, settings: &Xds) -> Result<XdsServer, Error> {
+pub async fn open(shared: Arc<Shared>, settings: &Served) -> Result<XdsServer, Error> {
     if settings.tls.is_none() && !settings.listen.ip().is_loopback() {
         return Err(Error::Open(settings.listen));
     }

@@ -8,7 +8,7 @@ use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use webpki::EndEntityCert;
 
 use super::Error;
-use crate::spec::fleet::{Secret, XdsTls};
+use crate::spec::fleet::{MutualTls, Secret};
 
 /// Most bytes of a certificate or key file.
 const BYTES_MAX: u64 = 1 << 20;
@@ -21,7 +21,7 @@ pub fn read_bounded(path: &Path, bytes_max: u64) -> std::io::Result<String> {
 }
 
 /// Reads the settings' files; clients without a certificate of the authority are not let in.
-pub fn config(settings: &XdsTls) -> Result<ServerTlsConfig, Error> {
+pub fn config(settings: &MutualTls) -> Result<ServerTlsConfig, Error> {
     let certificate = read(&settings.certificate)?;
     let key = match &settings.key {
         Secret::File(path) => read(path)?,
