@@ -33,7 +33,7 @@ mod powerdns;
 #[path = "../../tests/it/rfc2136.rs"]
 mod rfc2136;
 mod streams;
-#[path = "../../tests/it/traefik.rs"]
+#[path = "../../tests/it/traefik/mod.rs"]
 mod traefik;
 
 use std::sync::Arc;
