@@ -1,8 +1,12 @@
 //! Units: no bare number and no bare name crosses a module border.
 
+mod reach;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use reach::Reach;
 
 /// Why a text or number is not the unit it should be; a lower-case fragment that names the value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -308,75 +312,6 @@ impl Weight {
         let scaled = (u64::from(self.0) * u64::from(max) + 5_000) / 10_000;
         // At most `max`, which is a u32.
         (scaled as u32).clamp(1.min(max), max.saturating_sub(1).max(1))
-    }
-}
-
-/// What reaches a canary in a region: requests by weight, or copies of requests whose answers nobody gets. A weight is
-/// more than any copies. Written as the weight alone where nothing is copied.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(from = "ReachForm", into = "ReachForm")]
-pub struct Reach {
-    /// Share of the region's requests that the canary answers.
-    pub weight: Weight,
-    /// Share of the region's requests that it gets copies of.
-    pub mirror: Weight,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum ReachForm {
-    Weight(Weight),
-    Both { weight: Weight, mirror: Weight },
-}
-
-impl From<ReachForm> for Reach {
-    fn from(form: ReachForm) -> Self {
-        match form {
-            ReachForm::Weight(weight) => weight.into(),
-            ReachForm::Both { weight, mirror } => Self { weight, mirror },
-        }
-    }
-}
-
-impl From<Reach> for ReachForm {
-    fn from(Reach { weight, mirror }: Reach) -> Self {
-        if mirror.is_zero() { Self::Weight(weight) } else { Self::Both { weight, mirror } }
-    }
-}
-
-impl Reach {
-    /// Nothing reaches it.
-    pub const NONE: Self = Self { weight: Weight::ZERO, mirror: Weight::ZERO };
-
-    /// Nothing at all.
-    #[must_use]
-    pub fn is_none(self) -> bool {
-        self == Self::NONE
-    }
-
-    /// The canary's part of all requests that one of the arms sees, copies included; 0 to 1.
-    #[must_use]
-    pub fn canary_fraction(self) -> f64 {
-        let copies = self.mirror.fraction();
-        (self.weight.fraction() + copies) / (1.0 + copies)
-    }
-}
-
-impl From<Weight> for Reach {
-    fn from(weight: Weight) -> Self {
-        Self { weight, mirror: Weight::ZERO }
-    }
-}
-
-impl fmt::Display for Reach {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.weight, self.mirror) {
-            (weight, Weight::ZERO) => weight.fmt(formatter),
-            (Weight::ZERO, mirror) => formatter.pad(&format!("{mirror} mirrored")),
-            (weight, mirror) => formatter.pad(&format!("{weight} and {mirror} mirrored")),
-        }
     }
 }
 
