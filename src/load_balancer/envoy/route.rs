@@ -1,5 +1,5 @@
 //! The operator's route document: finds a RouteConfiguration in it, and reads and replaces the weights of two clusters and
-//! what is copied to them ([`mirror`]).
+//! what is copied to them (`mirror`).
 //!
 //! Pure. Everything else in the document stays as it is. Weights are written in steps of a hundredth of a percent; where
 //! a `weighted_clusters` names further clusters, all its weights are scaled so that those keep their share exactly.
