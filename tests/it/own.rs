@@ -99,7 +99,9 @@ impl World for Program {
     fn target(&self) -> String {
         let mut command = vec![self.script.display().to_string()];
         command.extend(self.pools.program());
-        format!("exec: {{command: {command:?}, weight_max: 256, keeps_generation: true}}")
+        format!(
+            "exec: {{command: {command:?}, weight_max: 256, keeps_generation: true, timeout: 10s}}"
+        )
     }
 
     fn bad(&self) -> Vec<(String, &'static str)> {

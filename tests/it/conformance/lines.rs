@@ -140,7 +140,7 @@ async fn switches(subject: &mut Subject) -> Answer {
         for round in 0..50 {
             let split = subject.split(percents[round % percents.len()]);
             let generation = tidegate::units::Generation(subject.generation + 1 + round as u64);
-            let reading = set_again(subject.balancer.as_ref(), &split, generation).await;
+            let reading = subject.balancer.set(&split, generation).await;
             let reading = reading.unwrap_or_else(|error| panic!("switch {round}: {error}"));
             assert!(reading.settled && reading.split == split, "switch {round}: {reading:?}");
         }

@@ -13,8 +13,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio_stream::Stream;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Error, Shared, stream, tls};
@@ -98,7 +98,8 @@ pub async fn open(shared: Arc<Shared>, settings: &Served) -> Result<XdsServer, E
                 .max_decoding_message_size(REQUEST_BYTES_MAX),
         );
     let (stop, stopped) = oneshot::channel::<()>();
-    let incoming = TcpListenerStream::new(listener);
+    // An answer is small and follows another: held back until that is acknowledged, it would come 40 ms later.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let task = tokio::spawn(async move {
         // Only dropped, never sent.
         let signal = async { drop(stopped.await) };
