@@ -17,6 +17,7 @@ use crate::parts::backend::Backend;
 use crate::parts::caddy::Caddy;
 use crate::parts::envoy::{Envoy, EnvoyConfig, Rds};
 use crate::parts::nginx::Nginx;
+use crate::parts::port::free_address;
 use crate::parts::traefik::Traefik;
 
 fn split(green: f64) -> Split {
@@ -35,12 +36,12 @@ async fn set(balancer: &Arc<dyn LoadBalancer>, green: f64, generation: u64) {
     }
 }
 
-/// A region's target and its cohort's, on one balancer.
-async fn hold(listener: SocketAddr, whole: &str, cohort: &str) {
+/// A region's target and its cohort's, on one balancer; `more` is what else the fleet file needs.
+async fn hold(listener: SocketAddr, whole: &str, cohort: &str, more: &str) {
     let text = format!(
         "regions:\n  us: {{share: 100%, labels: {{pool: web}}, scrape: {{endpoints: [\"http://127.0.0.1:9/metrics\"]}}}}\n  \
          us_testers: {{cohort_of: us, labels: {{pool: testers}}}}\nservices:\n  web:\n    slots: [blue, green]\n    \
-         targets:\n      us: [{{name: edge, {whole}}}]\n      us_testers: [{{name: edge, {cohort}}}]\n"
+         targets:\n      us: [{{name: edge, {whole}}}]\n      us_testers: [{{name: edge, {cohort}}}]\n{more}"
     );
     let (fleet, problems) = spec::fleet_from_text("tidegate.yaml", &text);
     let fleet = fleet.unwrap_or_else(|| panic!("{problems}"));
@@ -58,33 +59,44 @@ async fn hold(listener: SocketAddr, whole: &str, cohort: &str) {
     }
 }
 
+/// Testers first, by a header or a cookie, and everybody else.
+fn route_configuration() -> String {
+    let testers = "{weighted_clusters: {clusters: [{name: testers-blue, weight: 100}, {name: testers-green, weight: 0}]}}";
+    format!(
+        "name: web\nvirtual_hosts:\n- name: all\n  domains: ['*']\n  routes:\n  \
+         - match: {{prefix: /, headers: [{{name: x-testers, present_match: true}}]}}\n    route: {testers}\n  \
+         - match: {{prefix: /, headers: [{{name: cookie, string_match: {{safe_regex: {{regex: '(.*; )?testers=yes(;.*)?'}}}}}}]}}\n    route: {testers}\n  \
+         - match: {{prefix: /}}\n    route: {{weighted_clusters: {{clusters: [{{name: api-blue, weight: 100}}, {{name: api-green, weight: 0}}]}}}}\n"
+    )
+}
+
+fn envoy_config(blue: &Backend, green: &Backend, rds: Rds) -> EnvoyConfig {
+    let pools = [("blue", blue.address), ("green", green.address)];
+    let clusters = ["api", "testers"]
+        .iter()
+        .flat_map(|name| pools.map(|(pool, address)| (format!("{name}-{pool}"), vec![address])));
+    EnvoyConfig {
+        node_id: "edge-1".to_owned(),
+        node_cluster: "us".to_owned(),
+        route: "web".to_owned(),
+        backends: clusters.collect(),
+        rds,
+        health_checks: false,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn envoy_sends_a_cohort_by_a_route_in_front_of_all_others() {
     let (blue, green) = (Backend::start("blue").await, Backend::start("green").await);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("web.yaml");
-    let testers = "{weighted_clusters: {clusters: [{name: testers-blue, weight: 100}, {name: testers-green, weight: 0}]}}";
+    let indented = route_configuration().replace('\n', "\n  ");
     let routes = format!(
-        "version_info: operator\nresources:\n- '@type': type.googleapis.com/envoy.config.route.v3.RouteConfiguration\n  name: web\n  \
-         virtual_hosts:\n  - name: all\n    domains: ['*']\n    routes:\n    \
-         - match: {{prefix: /, headers: [{{name: x-testers, present_match: true}}]}}\n      route: {testers}\n    \
-         - match: {{prefix: /, headers: [{{name: cookie, string_match: {{safe_regex: {{regex: '(.*; )?testers=yes(;.*)?'}}}}}}]}}\n      route: {testers}\n    \
-         - match: {{prefix: /}}\n      route: {{weighted_clusters: {{clusters: [{{name: api-blue, weight: 100}}, {{name: api-green, weight: 0}}]}}}}\n"
+        "version_info: operator\nresources:\n- '@type': type.googleapis.com/envoy.config.route.v3.RouteConfiguration\n  {}\n",
+        indented.trim_end()
     );
     std::fs::write(&path, routes).unwrap();
-    let pools = [("blue", blue.address), ("green", green.address)];
-    let clusters = ["api", "testers"]
-        .iter()
-        .flat_map(|name| pools.map(|(pool, address)| (format!("{name}-{pool}"), vec![address])));
-    let envoy = Envoy::start(EnvoyConfig {
-        node_id: "edge-1".to_owned(),
-        node_cluster: "us".to_owned(),
-        route: "web".to_owned(),
-        backends: clusters.collect(),
-        rds: Rds::File(path.clone()),
-        health_checks: false,
-    })
-    .await;
+    let envoy = Envoy::start(envoy_config(&blue, &green, Rds::File(path.clone()))).await;
     let target = |name: &str| {
         format!(
             "envoy_file: {{route: web, path: {}, clusters: {{blue: {name}-blue, green: {name}-green}}, admin: [\"http://{}\"]}}",
@@ -92,7 +104,23 @@ async fn envoy_sends_a_cohort_by_a_route_in_front_of_all_others() {
             envoy.admin
         )
     };
-    hold(envoy.listener, &target("api"), &target("testers")).await;
+    hold(envoy.listener, &target("api"), &target("testers"), "").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_envoy_that_is_served_sends_a_cohort_by_the_same_route() {
+    let (blue, green) = (Backend::start("blue").await, Backend::start("green").await);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("web.yaml");
+    std::fs::write(&path, route_configuration()).unwrap();
+    let xds = free_address();
+    let envoy = Envoy::spawn(envoy_config(&blue, &green, Rds::Grpc(xds)));
+    let target = |name: &str| {
+        let clusters = format!("{{blue: {name}-blue, green: {name}-green}}");
+        format!("envoy: {{route: web, route_file: {}, clusters: {clusters}}}", path.display())
+    };
+    let more = format!("xds: {{listen: \"{xds}\"}}\n");
+    hold(envoy.listener, &target("api"), &target("testers"), &more).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,7 +150,7 @@ async fn nginx_sends_a_cohort_by_a_map() {
             nginx.status,
         )
     };
-    hold(nginx.listener, &target("web", &nginx.include), &target("testers", &include)).await;
+    hold(nginx.listener, &target("web", &nginx.include), &target("testers", &include), "").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -144,7 +172,7 @@ async fn traefik_sends_a_cohort_by_a_router() {
             traefik.api
         )
     };
-    hold(traefik.listener, &target("web", ""), &target("testers", "testers-")).await;
+    hold(traefik.listener, &target("web", ""), &target("testers", "testers-"), "").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -173,5 +201,5 @@ async fn caddy_sends_a_cohort_by_a_matcher() {
             blue.address, green.address
         )
     };
-    hold(caddy.listener, &target("web"), &target("testers")).await;
+    hold(caddy.listener, &target("web"), &target("testers"), "").await;
 }
