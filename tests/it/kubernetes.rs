@@ -84,6 +84,19 @@ fn split(green: f64) -> Split {
     Split::from([("green".parse().unwrap(), green), ("blue".parse().unwrap(), green.complement())])
 }
 
+fn copies(green: f64) -> Split {
+    split(0.0).with_copies("green".parse().unwrap(), Weight::from_percent(green).unwrap())
+}
+
+const JSON_PATCH: &str = "application/json-patch+json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
+
+/// The patch of a command that a person is given.
+fn patch_in(command: &str) -> serde_json::Value {
+    let patch = command.split(" -p '").nth(1).unwrap().trim_end_matches('\'');
+    serde_json::from_str(patch).unwrap()
+}
+
 /// The suite's world, for one kind of object; the API is reached through a meddler.
 struct Suite {
     inner: World,
@@ -131,6 +144,10 @@ impl conformance::World for Suite {
     /// What a gateway restarted, or an API server, is none of the object's business.
     fn marks_restarts(&self) -> bool {
         false
+    }
+
+    fn had(&self) -> Option<u64> {
+        self.inner.green.as_ref().map(Backend::loads)
     }
 
     async fn load(&self, more: Arc<dyn Fn() -> bool + Send + Sync>) -> Result<Counts, Reason> {
@@ -435,14 +452,139 @@ async fn a_virtual_service_is_believed_as_far_as_istiod_speaks() {
     assert!(command.starts_with("kubectl --kubeconfig='"), "{command}");
     assert!(command.contains("-n shop patch virtualservices.networking.istio.io/web"), "{command}");
     // What it says is what the server takes.
-    let patch = command.split(" -p '").nth(1).unwrap().trim_end_matches('\'');
-    let patch = serde_json::from_str(patch).unwrap();
-    let json_patch = "application/json-patch+json";
-    let (status, said) = world.cluster.patch(&service(), json_patch, "", &patch);
+    let (status, said) = world.cluster.patch(&service(), JSON_PATCH, "", &patch_in(command));
     assert!(status.is_success(), "{said}");
     world.cluster.lags(false);
     world.cluster.taken(&service()).await;
     let reading = balancer.read().await.unwrap();
     assert_eq!((reading.split, reading.generation), (split(0.0), Some(Generation(4))));
     assert!(reading.settled, "{:?}", reading.note);
+}
+
+/// Copies come and go without a trace beside what others copy, and the first weight ends them in the same change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubernetes_copies_begin_and_end_beside_those_of_others() {
+    let world = World::with_route().await;
+    world.cluster.says(true);
+    world.cluster.put_service([100, 0]);
+    let audit = json!({"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "audit", "port": 80}}});
+    let filters = json!({"spec": {"rules": [{"filters": [audit], "backendRefs": rule([1, 0])["backendRefs"]}]}});
+    world.cluster.patch(&route(), MERGE_PATCH, "", &filters);
+    for (balancer, path) in [(world.route(), route()), (world.service(), service())] {
+        world.cluster.taken(&path).await;
+        balancer.set(&split(0.0), Generation(1)).await.unwrap();
+        let before = world.cluster.object(&path)["spec"].clone();
+        let reading = balancer.set(&copies(12.34), Generation(2)).await.unwrap();
+        assert!(reading.settled && reading.split == copies(12.34), "{reading:?}");
+        let copied = world.cluster.object(&path)["spec"].clone();
+        let fraction = json!({"numerator": 1_234, "denominator": 10_000});
+        if path == route() {
+            let target = json!({"name": "web-green", "port": 80});
+            let own = json!({"type": "RequestMirror", "requestMirror": {"backendRef": target, "fraction": fraction}});
+            assert_eq!(copied["rules"][0]["filters"], json!([audit, own]));
+        } else {
+            assert_eq!(copied["http"][0]["mirror"], json!({"host": "web", "subset": "green"}));
+            assert_eq!(copied["http"][0]["mirrorPercentage"], json!({"value": 12.34}));
+        }
+
+        // A person's way back, for a later version of the object; not when somebody else changed what is copied.
+        let command = &balancer.by_hand(&split(0.0), Generation(3)).await.unwrap()[0];
+        balancer.set(&copies(50.0), Generation(2)).await.unwrap();
+        let (status, said) = world.cluster.patch(&path, JSON_PATCH, "", &patch_in(command));
+        assert!(
+            status == 422 && said["message"].as_str().unwrap().contains("test failed"),
+            "{said}"
+        );
+        balancer.set(&copies(12.34), Generation(2)).await.unwrap();
+        let (status, said) = world.cluster.patch(&path, JSON_PATCH, "", &patch_in(command));
+        assert!(status.is_success(), "{said}");
+        assert_eq!(world.cluster.object(&path)["spec"], before);
+        let command = &balancer.by_hand(&copies(12.34), Generation(3)).await.unwrap()[0];
+        assert!(world.cluster.patch(&path, JSON_PATCH, "", &patch_in(command)).0.is_success());
+        assert_eq!(world.cluster.object(&path)["spec"], copied);
+
+        world.cluster.taken(&path).await;
+        let generation = world.cluster.object(&path)["metadata"]["generation"].as_u64().unwrap();
+        let reading = balancer.set(&split(5.0), Generation(4)).await.unwrap();
+        assert!(reading.settled && reading.split == split(5.0), "{reading:?}");
+        let after = world.cluster.object(&path);
+        assert_eq!(after["metadata"]["generation"], generation + 1, "one change");
+        balancer.set(&split(0.0), Generation(5)).await.unwrap();
+        let mut ended = world.cluster.object(&path)["spec"].clone();
+        let [weights, old] = [&mut ended, &mut before.clone()].map(|spec| {
+            let list = spec.pointer_mut("/rules/0/backendRefs").is_some();
+            let pointer = if list { "/rules/0/backendRefs" } else { "/http/0/route" };
+            let entries = spec.pointer_mut(pointer).unwrap().as_array_mut().unwrap();
+            entries.iter_mut().for_each(|entry| entry["weight"] = json!(null));
+            spec.clone()
+        });
+        assert_eq!(weights, old);
+    }
+}
+
+/// HTTPRoutes of before copies had a share: dropped in silence, it would leave a filter that copies everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_definition_of_routes_takes_no_share_of_copies() {
+    let world = World::with_route().await;
+    let balancer = world.route();
+    balancer.set(&split(0.0), Generation(1)).await.unwrap();
+    world.cluster.is_old(true);
+    let before = world.cluster.object(&route());
+    let tried = balancer.dry_set(&copies(20.0), Generation(2)).await.unwrap_err();
+    let refused = balancer.set(&copies(20.0), Generation(2)).await.unwrap_err();
+    for error in [tried, refused] {
+        assert_eq!(error.outcome, Outcome::Refused, "{error}");
+        let field = "unknown field \"spec.rules[0].filters[0].requestMirror.fraction\"";
+        assert!(error.what.ends_with(field), "{error}");
+    }
+    assert_eq!(world.cluster.object(&route()), before);
+    let all = balancer.set(&copies(100.0), Generation(2)).await.unwrap();
+    assert!(all.settled && all.split == copies(100.0), "{all:?}");
+    assert!(balancer.set(&split(5.0), Generation(3)).await.unwrap().settled);
+
+    // Who does not ask for it gets no refusal; what is there is what counts.
+    let command = &balancer.by_hand(&copies(20.0), Generation(4)).await.unwrap()[0];
+    assert!(world.cluster.patch(&route(), JSON_PATCH, "", &patch_in(command)).0.is_success());
+    assert_eq!(balancer.read().await.unwrap().split, copies(100.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubernetes_refuses_copies_that_nobody_can_say_and_ends_them_all_the_same() {
+    let world = World::with_route().await;
+    world.cluster.put_service([100, 0]);
+    world.cluster.taken(&service()).await;
+    let misconfigured = |error: LoadBalancerError, words: &str| {
+        assert_eq!(error.outcome, Outcome::Misconfigured, "{error}");
+        assert!(error.what.contains(words), "{error} (no `{words}`)");
+    };
+    let balancer = world.route();
+    balancer.set(&copies(20.0), Generation(1)).await.unwrap();
+    let mut twice = world.cluster.object(&route())["spec"]["rules"].clone();
+    let filter = twice[0]["filters"][0].clone();
+    twice[0]["filters"] = json!([filter, filter]);
+    let rules = json!({"spec": {"rules": twice}});
+    world.cluster.patch(&route(), MERGE_PATCH, "", &rules);
+    misconfigured(balancer.read().await.unwrap_err(), "rule 0: copies to `web-green` twice");
+    let more = balancer.set(&copies(30.0), Generation(2)).await.unwrap_err();
+    misconfigured(more, "rule 0: copies to `web-green` twice");
+    assert_eq!(balancer.set(&split(0.0), Generation(2)).await.unwrap().split, split(0.0));
+
+    // Rules that copy different shares are not settled, and each is shown.
+    let mut second = rule([1, 0]);
+    second["filters"] = json!([filter]);
+    world.cluster.put_route([1, 0], &[second]);
+    let apart = balancer.read().await.unwrap();
+    assert!(!apart.settled && apart.note.unwrap().contains("different shares"));
+    assert_eq!(apart.instances[1].split, Some(copies(20.0)));
+    assert!(balancer.set(&copies(5.0), Generation(3)).await.unwrap().settled);
+    assert_eq!(balancer.read().await.unwrap().split, copies(5.0));
+
+    let mut taken = world.cluster.object(&service())["spec"]["http"].clone();
+    taken[0]["mirror"] = json!({"host": "audit"});
+    world.cluster.patch(&service(), MERGE_PATCH, "", &json!({"spec": {"http": taken}}));
+    let balancer = world.service();
+    let beside = balancer.set(&copies(20.0), Generation(1)).await.unwrap_err();
+    misconfigured(beside, "rule 0: its `mirror` is `audit`: write that as an entry of `mirrors`");
+    assert_eq!(balancer.set(&split(5.0), Generation(1)).await.unwrap().split, split(5.0));
+    assert_eq!(world.cluster.object(&service())["spec"]["http"][0]["mirror"]["host"], "audit");
 }

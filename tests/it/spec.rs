@@ -723,6 +723,15 @@ fn copies_come_before_any_weight_and_only_where_a_balancer_can_make_them() {
     let problems = run(&[&shadow, &small, &all], &runtime).1;
     assert_eq!(count(&problems, codes::MIRROR), 1, "{problems}");
     assert!(problems.to_string().contains("`envoy_runtime` copies no requests"), "{problems}");
+
+    for object in [
+        "http_route: {name: web, namespace: shop, backends: {blue: api-blue, green: api-green}}",
+        "virtual_service: {name: web, namespace: shop, subsets: {blue: api-blue, green: api-green}}",
+    ] {
+        let kubernetes = fleet(&format!("kubernetes: {{{object}}}"));
+        let problems = run(&[&shadow, &small, &all], &kubernetes).1;
+        assert!(!problems.has_errors(), "{problems}");
+    }
 }
 
 #[test]

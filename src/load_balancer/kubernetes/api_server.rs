@@ -23,6 +23,8 @@ const READY_MAX: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// Most characters of a refusal that are shown.
 const WORDS_MAX: usize = 300;
+/// Where the words about a field begin that the cluster's definition does not have.
+const UNKNOWN_FIELD: &str = "strict decoding error";
 /// Only names and labels of a list's objects, not all of them.
 const METADATA_ALONE: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 
@@ -76,14 +78,19 @@ impl ApiServer {
     }
 
     /// A JSON patch; `false` when the object is not the one any more that the patch was made for.
+    ///
+    /// A field that the cluster's definition does not have is refused. Dropped without a word, as it is by default, it would
+    /// leave the rest to mean something else: a filter without its fraction copies everything.
     pub async fn patch(&self, path: &str, patch: &Value) -> Result<bool, LoadBalancerError> {
-        self.patched(&format!("{path}?fieldManager={}", self.settings.field_manager), patch).await
+        let manager = &self.settings.field_manager;
+        self.patched(&format!("{path}?fieldValidation=Strict&fieldManager={manager}"), patch).await
     }
 
     /// The same as far as the server goes without keeping anything: rights, admission, validation.
     pub async fn dry_patch(&self, path: &str, patch: &Value) -> Result<bool, LoadBalancerError> {
         let manager = &self.settings.field_manager;
-        self.patched(&format!("{path}?dryRun=All&fieldManager={manager}"), patch).await
+        let query = format!("dryRun=All&fieldValidation=Strict&fieldManager={manager}");
+        self.patched(&format!("{path}?{query}"), patch).await
     }
 
     async fn patched(&self, path: &str, patch: &Value) -> Result<bool, LoadBalancerError> {
@@ -202,8 +209,10 @@ impl ApiServer {
     }
 }
 
-/// What a server said, short enough and safe to show; who may not do what stands late in its sentences.
+/// What a server said, short enough and safe to show; who may not do what stands late in its sentences. What it does not
+/// know stands behind the whole object.
 fn words(said: &str) -> String {
+    let said = said.rfind(UNKNOWN_FIELD).map_or(said, |at| &said[at..]);
     let words: Vec<_> = said.split_whitespace().collect();
     let words: String = words.join(" ").chars().take(WORDS_MAX).collect();
     shown_lines(&words)

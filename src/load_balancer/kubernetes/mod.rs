@@ -1,8 +1,8 @@
 //! Weights in an object of a Kubernetes API: an HTTPRoute of the Gateway API, or a VirtualService of Istio.
 //!
 //! ```text
-//! set:  GET, then a JSON patch with `metadata.resourceVersion`, the two weights of each rule and our annotation, so that it
-//!       counts for the object that was read and changes nothing else; 409: read and judge again
+//! set:  GET, then a JSON patch with `metadata.resourceVersion`, the two weights of each rule, its copies and our annotation,
+//!       so that it counts for the object that was read and changes nothing else; 409: read and judge again
 //! read: GET; settled once every controller says that it has taken the object's current generation
 //! ```
 //!
@@ -10,6 +10,7 @@
 
 mod api_server;
 mod endpoints;
+mod mirror;
 mod rules;
 mod status;
 
@@ -19,7 +20,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use self::api_server::ApiServer;
-use self::rules::Rule;
+use self::rules::{Rule, Wanted};
 use self::status::Seen;
 use super::{Pair, Unusable, quoted};
 use crate::ports::{
@@ -43,15 +44,6 @@ pub struct KubernetesBalancer {
     server: ApiServer,
     /// The object's path at the API server.
     path: String,
-}
-
-/// What has to be there.
-#[derive(Clone, Copy)]
-struct Wanted {
-    /// The first slot's share.
-    share: Weight,
-    weights: [u32; 2],
-    generation: Generation,
 }
 
 type BySlot = std::collections::BTreeMap<SlotName, Backends>;
@@ -92,26 +84,33 @@ impl KubernetesBalancer {
     }
 
     fn wanted(&self, split: &Split, generation: Generation) -> Result<Wanted, LoadBalancerError> {
-        let [share, other] = self.pair.weights(split).map_err(|error| self.wrong(error))?;
-        let steps = self.capabilities().steps;
-        let weights = steps.pair(share).ok_or_else(|| {
-            self.wrong(format!("{share} and {other} do not fit: {}", steps.says()))
+        let (shares, copies) =
+            self.pair.weights_and_copies(split).map_err(|error| self.wrong(error))?;
+        let [share, other] = shares;
+        let weights = self.capabilities().steps.pair(share).ok_or_else(|| {
+            let steps = self.capabilities().steps.says();
+            self.wrong(format!("{share} and {other} do not fit: {steps}"))
         })?;
-        Ok(Wanted { share, weights, generation })
+        Ok(Wanted { share, weights, copies, generation })
+    }
+
+    /// The patch that brings it into the object as it was read; none when it is there.
+    fn patch(&self, object: &Value, wanted: Wanted) -> Result<Option<Value>, LoadBalancerError> {
+        let rules = self.rules(object)?;
+        let patch = rules::patch(&self.settings.object, object, &rules, wanted);
+        patch.map_err(|what| self.wrong(what))
     }
 
     /// Writes, unless it is there already; an older generation than the object's is turned away.
     async fn write(&self, wanted: Wanted) -> Result<(), LoadBalancerError> {
-        let Wanted { share, weights, generation } = wanted;
+        let generation = wanted.generation;
         for _ in 0..CONFLICTS_MAX {
             let object = self.server.get(&self.path).await?;
             if let Some(newer) = rules::generation_of(&object).filter(|it| *it > generation) {
                 let what = format!("{generation} is older than {newer}");
                 return Err(self.server.failure(what, Outcome::Superseded));
             }
-            let rules = self.rules(&object)?;
-            let patch = rules::patch(&object, &rules, share, weights, generation);
-            let Some(patch) = patch else { return Ok(()) };
+            let Some(patch) = self.patch(&object, wanted)? else { return Ok(()) };
             if self.server.patch(&self.path, &patch).await? {
                 return Ok(());
             }
@@ -123,12 +122,13 @@ impl KubernetesBalancer {
     /// What stands there once the controllers have taken it, or when they were waited for long enough.
     async fn read_back(&self, wanted: Wanted) -> Result<Reading, LoadBalancerError> {
         let begin = tokio::time::Instant::now();
+        let split = self.split(Some(wanted.share), wanted.copies);
         loop {
             let object = self.server.get(&self.path).await?;
             let reading = self.reading(&object, None)?;
             let is_there = reading.settled
                 && reading.generation == Some(wanted.generation)
-                && reading.split.get(&self.pair.slots()[0]) == Some(&wanted.share);
+                && reading.split == split;
             if is_there || begin.elapsed() >= TAKEN_WITHIN {
                 // Weights that are in force are not unknown because of a count.
                 let backends = self.backends(&object).await.unwrap_or_default();
@@ -158,7 +158,10 @@ impl KubernetesBalancer {
     ) -> Result<Reading, LoadBalancerError> {
         let rules = self.rules(object)?;
         let shares: Vec<_> = rules.iter().map(Rule::share).collect();
-        let agree = shares.iter().all(|share| *share == shares[0]);
+        let copies: Result<Vec<_>, _> = rules.iter().map(Rule::copies).collect();
+        let copies = copies.map_err(|what| self.wrong(what))?;
+        let agree = shares.iter().all(|share| *share == shares[0])
+            && copies.iter().all(|copied| *copied == copies[0]);
         let seen = status::seen(&self.settings.object, object);
         let settled = agree && shares[0].is_some() && !matches!(seen, Seen::Not(_));
         let mut notes = Vec::new();
@@ -177,26 +180,28 @@ impl KubernetesBalancer {
         notes.extend(other.map(|other| format!("its weights were last written by `{other}`")));
         let uid = object.pointer("/metadata/uid").and_then(Value::as_str);
         Ok(Reading {
-            split: self.split(shares[0]),
+            split: self.split(shares[0], copies[0]),
             settled,
             generation: rules::generation_of(object),
-            instances: if agree { Vec::new() } else { self.apart(&rules) },
+            instances: if agree { Vec::new() } else { self.apart(&rules, &copies) },
             backends,
             restart_marker: uid.map(crate::units::shown),
             note: (!notes.is_empty()).then(|| notes.join("; ")),
         })
     }
 
-    fn split(&self, share: Option<Weight>) -> Split {
+    fn split(&self, share: Option<Weight>, copies: [Weight; 2]) -> Split {
         let share = share.unwrap_or_default();
         let [first, second] = self.pair.slots().clone();
-        Split::from([(first, share), (second, share.complement())])
+        let split = Split::from([(first, share), (second, share.complement())]);
+        let copied = self.pair.slots().iter().cloned().zip(copies);
+        copied.fold(split, |split, (slot, share)| split.with_copies(slot, share))
     }
 
     /// Each rule by itself.
-    fn apart(&self, rules: &[Rule]) -> Vec<InstanceReading> {
-        let each = rules.iter().map(|rule| {
-            let split = rule.share().map(|share| self.split(Some(share)));
+    fn apart(&self, rules: &[Rule], copies: &[[Weight; 2]]) -> Vec<InstanceReading> {
+        let each = rules.iter().zip(copies).map(|(rule, copies)| {
+            let split = rule.share().map(|share| self.split(Some(share), *copies));
             InstanceReading { name: rule.label.clone(), split, connected: true }
         });
         each.collect()
@@ -245,10 +250,9 @@ impl LoadBalancer for KubernetesBalancer {
         split: &Split,
         generation: Generation,
     ) -> Result<(), LoadBalancerError> {
-        let Wanted { share, weights, .. } = self.wanted(split, generation)?;
+        let wanted = self.wanted(split, generation)?;
         let object = self.server.get(&self.path).await?;
-        let rules = self.rules(&object)?;
-        if let Some(patch) = rules::patch(&object, &rules, share, weights, generation) {
+        if let Some(patch) = self.patch(&object, wanted)? {
             // Whether somebody else came in between does not matter here.
             self.server.dry_patch(&self.path, &patch).await?;
         }
@@ -260,10 +264,11 @@ impl LoadBalancer for KubernetesBalancer {
         split: &Split,
         generation: Generation,
     ) -> Result<Vec<String>, LoadBalancerError> {
-        let Wanted { share, weights, .. } = self.wanted(split, generation)?;
+        let wanted = self.wanted(split, generation)?;
         let object = self.server.get(&self.path).await?;
         let rules = self.rules(&object)?;
-        let patch = rules::patch_by_hand(&object, &rules, share, weights, generation);
+        let patch = rules::patch_by_hand(&self.settings.object, &object, &rules, wanted)
+            .map_err(|what| self.wrong(what))?;
         let mut words = vec!["kubectl".to_owned()];
         if let Some(path) = &self.settings.kubeconfig {
             words.push(format!("--kubeconfig={}", quoted(&path.display().to_string())));

@@ -1,8 +1,9 @@
-//! Where the two weights stand in an object, and the patch that changes them and nothing else.
+//! Where the two weights and the copies stand in an object, and the patch that changes them and nothing else.
 
 use serde_json::{Value, json};
 
 use super::super::Pair;
+use super::mirror;
 use crate::spec::fleet::{KubernetesObject, RouteRule};
 use crate::units::{Generation, Weight};
 
@@ -20,6 +21,23 @@ pub struct Rule {
     /// Pointers from there to the name, and the names.
     names: [(&'static str, String); 2],
     weights: [u64; 2],
+    /// Pointer to the rule itself.
+    pointer: String,
+    /// Shares that are copied, in the order of the slots; or why nobody can say.
+    copies: Result<[Weight; 2], String>,
+}
+
+/// What has to be there.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// The first slot's share.
+    pub share: Weight,
+    /// Both weights.
+    pub weights: [u32; 2],
+    /// Shares that are copied.
+    pub copies: [Weight; 2],
+    /// The generation that wants it.
+    pub generation: Generation,
 }
 
 impl Rule {
@@ -27,6 +45,11 @@ impl Rule {
     pub fn share(&self) -> Option<Weight> {
         let [one, other] = self.weights;
         Weight::from_ratio(one, one.saturating_add(other))
+    }
+
+    /// The shares that are copied to the slots; an error that a person has to mend.
+    pub fn copies(&self) -> Result<[Weight; 2], String> {
+        self.copies.clone()
     }
 
     /// The host that the first destination names.
@@ -99,7 +122,7 @@ pub fn rules_of(
         if layout.is_meant.as_ref().is_some_and(|is_meant| !is_meant(place, value)) {
             continue;
         }
-        found.extend(rule(&layout, pair, place, value)?);
+        found.extend(rule(settings, &layout, pair, place, value)?);
     }
     if found.is_empty() {
         let [one, other] = pair.names();
@@ -110,6 +133,7 @@ pub fn rules_of(
 
 /// A rule with both of them; `None` when one is not there.
 fn rule(
+    settings: &KubernetesObject,
     layout: &Layout<'_>,
     pair: &Pair,
     place: usize,
@@ -143,58 +167,83 @@ fn rule(
         return Err(format!("{label} has a weight that is no number"));
     };
     let [one_name, other_name] = pair.names().clone();
+    let copies = mirror::read(settings, value, [&entries[one], &entries[other]]);
+    let pointer = format!("{}/{place}", layout.rules);
     Ok(Some(Rule {
+        places: [one, other].map(|at| format!("{pointer}/{}/{at}", layout.entries)),
+        copies: copies.map_err(|what| format!("{label}: {what}")),
         label,
-        places: [one, other].map(|at| format!("{}/{place}/{}/{at}", layout.rules, layout.entries)),
+        pointer,
         names: [(layout.name, one_name), (layout.name, other_name)],
         weights: [first, second],
     }))
 }
 
-/// Operations that bring the weights and the generation into the object as it was read; none when they are there.
+/// Operations that bring weights, copies and the generation into the object as it was read; none when they are there.
 ///
 /// The server takes them only for this version of the object.
 pub fn patch(
+    settings: &KubernetesObject,
     object: &Value,
     rules: &[Rule],
-    share: Weight,
-    weights: [u32; 2],
-    generation: Generation,
-) -> Option<Value> {
-    let mut operations = changes(rules, share, weights);
-    operations.extend(mark(object, generation));
+    wanted: Wanted,
+) -> Result<Option<Value>, String> {
+    let mut operations = changes(rules, wanted);
+    operations.extend(copies(settings, object, rules, wanted, false)?);
+    operations.extend(mark(object, wanted.generation));
     if operations.is_empty() {
-        return None;
+        return Ok(None);
     }
     let version = object.pointer("/metadata/resourceVersion");
     operations
         .insert(0, json!({"op": "replace", "path": "/metadata/resourceVersion", "value": version}));
-    Some(Value::Array(operations))
+    Ok(Some(Value::Array(operations)))
 }
 
-/// The same for a person: for every later version in which the names still stand where they stood.
+/// The same for a person: for every later version in which the names still stand where they stood, and what is copied is
+/// the same where that changes.
 pub fn patch_by_hand(
+    settings: &KubernetesObject,
     object: &Value,
     rules: &[Rule],
-    share: Weight,
-    weights: [u32; 2],
-    generation: Generation,
-) -> Value {
+    wanted: Wanted,
+) -> Result<Value, String> {
     let tests = rules.iter().flat_map(|rule| {
         rule.places.iter().zip(&rule.names).map(|(place, (pointer, name))| {
             json!({"op": "test", "path": format!("{place}{pointer}"), "value": name})
         })
     });
-    let all = tests.chain(changes(rules, share, weights)).chain(mark(object, generation));
-    Value::Array(all.collect())
+    let mut all: Vec<_> = tests.chain(changes(rules, wanted)).collect();
+    all.extend(copies(settings, object, rules, wanted, true)?);
+    all.extend(mark(object, wanted.generation));
+    Ok(Value::Array(all))
 }
 
 /// Rules with other numbers for the same share are left as they are.
-fn changes(rules: &[Rule], share: Weight, weights: [u32; 2]) -> Vec<Value> {
-    let other = rules.iter().filter(|rule| rule.share() != Some(share));
+fn changes(rules: &[Rule], wanted: Wanted) -> Vec<Value> {
+    let other = rules.iter().filter(|rule| rule.share() != Some(wanted.share));
     let set =
         |(place, weight)| json!({"op": "add", "path": format!("{place}/weight"), "value": weight});
-    other.flat_map(|rule| rule.places.iter().zip(weights).map(set)).collect()
+    other.flat_map(|rule| rule.places.iter().zip(wanted.weights).map(set)).collect()
+}
+
+/// Here, too.
+fn copies(
+    settings: &KubernetesObject,
+    object: &Value,
+    rules: &[Rule],
+    wanted: Wanted,
+    tested: bool,
+) -> Result<Vec<Value>, String> {
+    let mut operations = Vec::new();
+    for rule in rules.iter().filter(|rule| rule.copies.as_ref() != Ok(&wanted.copies)) {
+        let at = |pointer: &str| object.pointer(pointer).unwrap_or(&Value::Null);
+        let (before, entries) = (at(&rule.pointer), rule.places.each_ref().map(|it| at(it)));
+        let after = mirror::write(settings, before, entries, wanted.copies)
+            .map_err(|what| format!("{}: {what}", rule.label))?;
+        operations.extend(mirror::operations(settings, &rule.pointer, [before, &after], tested));
+    }
+    Ok(operations)
 }
 
 fn mark(object: &Value, generation: Generation) -> Option<Value> {

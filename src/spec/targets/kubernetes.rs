@@ -87,7 +87,7 @@ impl Kubernetes {
             sees_instances: false,
             fencing: Fencing::CompareAndSet,
             effect_lag: Millis::ZERO,
-            mirror: Mirroring::None,
+            mirror: Mirroring::Hundredths,
             sees_requests: true,
             keeps_users: Keeping::Nobody,
         }

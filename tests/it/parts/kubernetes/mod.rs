@@ -2,8 +2,9 @@
 //!
 //! Every write gets a new resource version, changes of the specification a new generation, and a write for an older version
 //! is refused. A controller of the mock takes objects after a while, says so in their status, and gives their weights to
-//! the gateway. Nothing can be watched.
+//! the gateway, and what is to be copied. Nothing can be watched.
 
+mod definition;
 mod gateway;
 mod managed;
 mod patch;
@@ -22,6 +23,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
+use definition::Shares;
 use gateway::Gateway;
 use managed::Managed;
 
@@ -61,6 +63,8 @@ struct State {
     lags: bool,
     /// Its istiod writes statuses.
     says: bool,
+    /// Its HTTPRoutes are defined as before copies had a share.
+    is_old: bool,
     /// Patches so far, by how they ended.
     patches: Vec<u16>,
     /// Writes that somebody else makes just before the next patches.
@@ -75,8 +79,8 @@ impl Cluster {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, gateway) = (listener.local_addr().unwrap(), Gateway::start(pools).await);
         let inside = Arc::new(Inside { state: Mutex::default(), written: Notify::new() });
-        let weights = Arc::clone(&gateway.weights);
-        let controlling = tokio::spawn(control(Arc::clone(&inside), weights));
+        let plane = Arc::clone(&gateway.plane);
+        let controlling = tokio::spawn(control(Arc::clone(&inside), plane));
         let serving = Some(tokio::spawn(serve(listener, Arc::clone(&inside))));
         let own = Self { address, gateway, inside, serving, controlling };
         own.with(|state| state.tokens.insert("first-token".to_owned()));
@@ -210,6 +214,11 @@ impl Cluster {
     /// Whether its istiod writes statuses.
     pub fn says(&self, says: bool) {
         self.with(|state| state.says = says);
+    }
+
+    /// Whether HTTPRoutes are defined as before copies had a share.
+    pub fn is_old(&self, is_old: bool) {
+        self.with(|state| state.is_old = is_old);
     }
 
     pub fn forbid(&self, parts: &[&'static str]) {
@@ -419,6 +428,17 @@ impl State {
                 );
             }
         }
+        if self.is_old && path.starts_with(ROUTES) {
+            let whole = after.to_string();
+            let unknown = definition::prune(&mut after);
+            let is_strict = query.get("fieldValidation").is_some_and(|how| how == "Strict");
+            if let Some(field) = unknown.first().filter(|_| is_strict) {
+                let said = format!(
+                    " \"\" is invalid: patch: Invalid value: {whole:?}: strict decoding error: unknown field \"{field}\""
+                );
+                return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", &said);
+            }
+        }
         if query.get("dryRun").is_some_and(|mode| mode == "All") {
             // All that a write does, on a copy.
             let kept = (self.objects.clone(), self.version);
@@ -472,10 +492,7 @@ impl State {
     }
 
     fn commit(&mut self, path: &str, mut after: Value, managed: Managed) -> Answer {
-        if let Some(wrong) = out_of_range(&after) {
-            let said = format!(
-                "spec.rules[0].backendRefs[0].weight: Invalid value: {wrong}: should be less than or equal to 1000000"
-            );
+        if let Some(said) = definition::refusal(&after) {
             return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", &said);
         }
         let before = self.objects.get(path).map(|(object, _)| object.clone()).unwrap_or_default();
@@ -505,16 +522,12 @@ impl State {
         }
     }
 
-    /// What the controller has not taken: path, generation and weights.
-    fn untaken(&self) -> Vec<(String, u64, [u64; 2])> {
+    /// What the controller has not taken: path, generation and what it asks for.
+    fn untaken(&self) -> Vec<(String, u64, Shares)> {
         let of = |(path, (object, _)): (&String, &(Value, Managed))| {
             let generation = object["metadata"]["generation"].as_u64()?;
-            let list = object
-                .pointer("/spec/rules/0/backendRefs")
-                .or(object.pointer("/spec/http/0/route"))?;
-            let weight = |place: usize| list[place]["weight"].as_u64().unwrap_or(1);
-            (object["mock"] != generation)
-                .then(|| (path.clone(), generation, [weight(0), weight(1)]))
+            let shares = definition::shares(object)?;
+            (object["mock"] != generation).then(|| (path.clone(), generation, shares))
         };
         self.objects.iter().filter_map(of).collect()
     }
@@ -550,20 +563,13 @@ fn missing(path: &str) -> Answer {
     failure(StatusCode::NOT_FOUND, "NotFound", &format!("\"{name}\" not found"))
 }
 
-/// A weight that the schema of HTTPRoutes refuses.
-fn out_of_range(object: &Value) -> Option<u64> {
-    let rules = object.pointer("/spec/rules")?.as_array()?;
-    let entries = rules.iter().filter_map(|rule| rule["backendRefs"].as_array()).flatten();
-    entries.filter_map(|entry| entry["weight"].as_u64()).find(|weight| *weight > 1_000_000)
-}
-
 /// A time that rises with every write.
 fn now(version: u64) -> String {
     format!("2026-01-01T00:{:02}:{:02}Z", version / 60 % 60, version % 60)
 }
 
 /// The controller: takes what was written a while ago, tells the gateway, and says so.
-async fn control(inside: Arc<Inside>, weights: Arc<gateway::Weights>) {
+async fn control(inside: Arc<Inside>, plane: Arc<gateway::Plane>) {
     loop {
         inside.written.notified().await;
         tokio::time::sleep(TAKEN_AFTER).await;
@@ -571,8 +577,8 @@ async fn control(inside: Arc<Inside>, weights: Arc<gateway::Weights>) {
         if state.lags {
             continue;
         }
-        for (path, generation, pair) in state.untaken() {
-            weights.be(pair);
+        for (path, generation, shares) in state.untaken() {
+            plane.be(shares);
             state.take(&path, generation);
         }
     }
