@@ -53,6 +53,9 @@ fn parents(object: &Value, namespace: &str, current: u64) -> Seen {
                     return Seen::Not(format!("parent `{name}`: {what}"));
                 }
             }
+            if let Some(why) = left_out(answer) {
+                return Seen::Not(format!("parent `{name}`: leaves rules out: {why}"));
+            }
         }
     }
     Seen::Taken
@@ -83,6 +86,16 @@ fn condition(answer: &Value, kind: &str, current: u64) -> Result<(), String> {
         None => return Err("does not say which version it has seen".to_owned()),
     }
     if text("status") == "True" { Ok(()) } else { Err(format!("not {kind}: {}", text("reason"))) }
+}
+
+/// Why a controller that has accepted the object drops some of its rules, or keeps them as they were before.
+fn left_out(answer: &Value) -> Option<String> {
+    let conditions = answer.get("conditions")?.as_array()?;
+    let is = |it: &&Value, key: &str, value: &str| it.get(key) == Some(&value.into());
+    let found = conditions
+        .iter()
+        .find(|it| is(it, "type", "PartiallyInvalid") && is(it, "status", "True"))?;
+    Some(shown(found.get("message").and_then(Value::as_str).unwrap_or_default()))
 }
 
 /// istiod writes a status only where it is told to.
@@ -128,4 +141,33 @@ pub fn other_writer(settings: &KubernetesObject, object: &Value, own: &str) -> O
     let time = |entry: &&Value| entry.get("time").and_then(Value::as_str).map(str::to_owned);
     let last = entries.iter().filter(has).max_by_key(time)?;
     Some(shown(last.get("manager")?.as_str()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_of_which_rules_are_left_out_is_not_taken() {
+        let with = |partially: &str| {
+            let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "observedGeneration": 3, "message": "no fraction"});
+            let conditions = [
+                condition("Accepted", "True"),
+                condition("ResolvedRefs", "True"),
+                condition("PartiallyInvalid", partially),
+            ];
+            let parent = json!({"name": "edge"});
+            let object = json!({
+                "metadata": {"generation": 3},
+                "spec": {"parentRefs": [parent]},
+                "status": {"parents": [{"parentRef": parent, "conditions": conditions}]},
+            });
+            parents(&object, "shop", 3)
+        };
+        assert_eq!(with("False"), Seen::Taken);
+        let said = "parent `edge`: leaves rules out: no fraction";
+        assert_eq!(with("True"), Seen::Not(said.to_owned()));
+    }
 }
