@@ -10,7 +10,6 @@ use tidegate::units::{Generation, Weight};
 
 use super::fetched::{known, read_until};
 use super::{PATH, World, balancer, split};
-use crate::binary_xds::process::call;
 use crate::conformance::World as _;
 use crate::parts::backend::{Counts, Traffic};
 
@@ -164,6 +163,14 @@ fn goes_back_offline(world: &World) {
     let fleet = crate::conformance::fleet_text(&world.target(), &world.fleet());
     std::fs::write(folder.path().join("tidegate.yaml"), fleet).unwrap();
     let back = ["rollback", "--offline", "--service", "web", "--stable-slot", "blue", "-o", "json"];
-    let went = call(folder.path(), &back).expect(0).json();
-    assert_eq!(went["targets"][0]["back"], true, "{went}");
+    let went = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(back)
+        .current_dir(folder.path())
+        .env_remove("TIDEGATE_FLEET")
+        .env_remove("TIDEGATE_STATE")
+        .output()
+        .unwrap();
+    assert!(went.status.success(), "{went:?}");
+    let told: serde_json::Value = serde_json::from_slice(&went.stdout).unwrap();
+    assert_eq!(told["targets"][0]["back"], true, "{told}");
 }
