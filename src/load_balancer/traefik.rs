@@ -8,6 +8,8 @@
 //! What is read is what Traefik runs, never what it was given: it ignores all changes while any file of the folder is
 //! broken, and it fetches when it likes. The generation stands in the name of a second service beside the weighted one,
 //! which no router uses: weights and generation come into force together, and the API shows both.
+//!
+//! Routers name one service. It is the weighted one, or, while requests are copied, a mirroring one over it.
 
 mod document;
 mod fetched;

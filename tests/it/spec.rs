@@ -732,6 +732,16 @@ fn copies_come_before_any_weight_and_only_where_a_balancer_can_make_them() {
         let problems = run(&[&shadow, &small, &all], &kubernetes).1;
         assert!(!problems.has_errors(), "{problems}");
     }
+    let traefik = fleet(
+        "traefik: {path: /web.yaml, service: web, services: {blue: b, green: g}, api: \"http://t\"}",
+    );
+    let problems = run(&[&shadow, &small, &all], &traefik).1;
+    assert_eq!(count(&problems, codes::MIRROR), 0, "{problems}");
+    let half = mirror("      mirror: 0.5%\n");
+    let problems = run(&[&half, &small, &all], &traefik).1;
+    assert_eq!(count(&problems, codes::MIRROR), 1, "{problems}");
+    let said = "cannot mirror 0.5 %: `traefik` copies whole percents";
+    assert!(problems.to_string().contains(said), "{problems}");
 }
 
 #[test]

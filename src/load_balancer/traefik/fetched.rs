@@ -78,7 +78,8 @@ impl TraefikHttpBalancer {
         let begins =
             |slot: &_| if *slot == self.settings.begin { Weight::FULL } else { Weight::ZERO };
         let split = self.view.pair.slots().clone().map(|slot| (slot.clone(), begins(&slot)));
-        self.view.reading(InForce { split: Some(split.into()), generation: None }, note)
+        self.view
+            .reading(InForce { split: Some(split.into()), generation: None, disabled: None }, note)
     }
 
     /// Serves new weights, and waits until Traefik runs them.
@@ -98,7 +99,8 @@ impl TraefikHttpBalancer {
         self.shelf.put(&self.path, given).map_err(|newest| {
             self.view.failure(format!("generation {newest} has been here"), Outcome::Superseded)
         })?;
-        let shows = |it: &Reading| it.split == *split && it.generation == Some(generation);
+        let shows =
+            |it: &Reading| it.settled && it.split == *split && it.generation == Some(generation);
         let waited = look_until(deadline, || self.look(), shows).await.map_err(|error| {
             self.view.failure(format!("served, not read back: {}", error.what), Outcome::Unknown)
         });
@@ -113,7 +115,7 @@ impl LoadBalancer for TraefikHttpBalancer {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.settings.capabilities()
+        self.view.capabilities
     }
 
     async fn read(&self) -> Result<Reading, LoadBalancerError> {

@@ -20,15 +20,14 @@ const CONFIRM_WAIT: Duration = Duration::from_secs(6);
 /// One weighted service in a file.
 pub struct TraefikBalancer {
     path: PathBuf,
-    capabilities: Capabilities,
     view: View,
 }
 
 impl TraefikBalancer {
     /// For a target of the fleet; touches neither file nor network.
     pub fn new(label: &str, settings: &Traefik) -> Result<Self, Unusable> {
-        let view = View::new(label, &settings.weighted, "file")?;
-        Ok(Self { path: settings.path.clone(), capabilities: settings.capabilities(), view })
+        let view = View::new(label, &settings.weighted, settings.capabilities(), "file")?;
+        Ok(Self { path: settings.path.clone(), view })
     }
 
     /// The whole file.
@@ -69,7 +68,7 @@ impl LoadBalancer for TraefikBalancer {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.capabilities
+        self.view.capabilities
     }
 
     async fn read(&self) -> Result<Reading, LoadBalancerError> {
@@ -90,7 +89,8 @@ impl LoadBalancer for TraefikBalancer {
             Held::take(&path, owned::BYTES_MAX, generation, number)?.write(&text)
         })
         .await?;
-        let shows = |it: &Reading| it.split == *split && it.generation == Some(generation);
+        let shows =
+            |it: &Reading| it.settled && it.split == *split && it.generation == Some(generation);
         let waited = look_until(Instant::now() + CONFIRM_WAIT, || self.look(), shows).await;
         let waited = waited.map_err(|error| {
             self.view.failure(format!("written, not read back: {}", error.what), Outcome::Unknown)

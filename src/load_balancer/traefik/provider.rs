@@ -129,7 +129,12 @@ impl Provider {
         settings: &TraefikHttp,
         known: Option<&Known>,
     ) -> Result<TraefikHttpBalancer, Unusable> {
-        let view = Arc::new(View::new(&key.to_string(), &settings.weighted, "http")?);
+        let view = Arc::new(View::new(
+            &key.to_string(),
+            &settings.weighted,
+            settings.capabilities(),
+            "http",
+        )?);
         let path = format!("/{}/{}/{}", key.service, key.region, key.target);
         let given = known.map(|Known { split, generation, .. }| {
             let text = view.text(split, *generation).map_err(Unusable::new)?.into();

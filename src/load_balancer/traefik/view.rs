@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use super::super::api::{Api, Call, Login};
 use super::super::{Pair, Unusable};
 use super::document::{self, Service};
-use crate::ports::{Backends, LoadBalancerError, Outcome, Reading, Split};
+use crate::ports::{Backends, Capabilities, LoadBalancerError, Outcome, Reading, Split};
 use crate::spec::fleet::WeightedService;
-use crate::units::{Generation, SlotName, Weight};
+use crate::units::{Generation, SlotName, Weight, shown};
 
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
@@ -25,6 +25,8 @@ pub struct View {
     provider: &'static str,
     /// What stands for the slots.
     pub pair: Pair,
+    /// What it can be given.
+    pub capabilities: Capabilities,
     /// Where all this is asked.
     pub api: Api,
 }
@@ -35,6 +37,8 @@ pub struct InForce {
     pub split: Option<Split>,
     /// Where there is one of ours.
     pub generation: Option<Generation>,
+    /// Why its requests are answered by nobody.
+    pub disabled: Option<String>,
 }
 
 impl View {
@@ -42,6 +46,7 @@ impl View {
     pub fn new(
         label: &str,
         weighted: &WeightedService,
+        capabilities: Capabilities,
         provider: &'static str,
     ) -> Result<Self, Unusable> {
         let pair = Pair::new(&weighted.services).map_err(Unusable::new)?;
@@ -49,7 +54,7 @@ impl View {
         let label = format!("{label} (traefik {service})");
         let login = weighted.auth.clone().map(Login::Auth);
         let api = Api::new(label.clone(), &weighted.api, login)?;
-        Ok(Self { label, service, provider, pair, api })
+        Ok(Self { label, service, provider, pair, capabilities, api })
     }
 
     /// An error about this target.
@@ -64,9 +69,14 @@ impl View {
 
     /// What Traefik is to be given.
     pub fn text(&self, split: &Split, generation: Generation) -> Result<String, LoadBalancerError> {
-        let weights = self.pair.weights(split);
-        let weights = weights.map_err(|error| self.failure(error, Outcome::Misconfigured))?;
-        Ok(document::text(&self.service, &self.pair, weights, generation))
+        let wrong = |what: String| self.failure(what, Outcome::Misconfigured);
+        let both = self.pair.weights_and_copies(split);
+        let (weights, copies) = both.map_err(|error| wrong(error.to_string()))?;
+        let mirror = self.capabilities.mirror;
+        if let Some(share) = copies.into_iter().find(|share| !mirror.copies(*share)) {
+            return Err(wrong(format!("cannot copy {share} of the requests: {}", mirror.says())));
+        }
+        Ok(document::text(&self.service, &self.pair, weights, copies, generation))
     }
 
     /// The weighted service and its generation, from one answer; `None` where Traefik has no such service.
@@ -76,8 +86,18 @@ impl View {
         let services: Option<Vec<Service>> = self.api.call(Call::get(&path)).await?.json();
         let wrong = |what: String| self.failure(what, Outcome::Misconfigured);
         let services = services.ok_or_else(|| wrong("its API answers no list".to_owned()))?;
-        let found = services.iter().find(|it| it.name == own);
-        let Some(weighted) = found.and_then(|it| it.weighted.as_ref()) else { return Ok(None) };
+        let found = |name: &str| services.iter().find(|it| it.name == name);
+        let Some(outer) = found(&own) else { return Ok(None) };
+        let (weighted, copies) = match &outer.mirroring {
+            None => (outer.weighted.as_ref(), [Weight::ZERO; 2]),
+            Some(mirrored) => {
+                let copies = mirrored.copies(service, &self.pair, self.provider);
+                let copies = copies.map_err(|what| wrong(format!("`{own}`: {what}")))?;
+                let inner = format!("{}@{}", document::inner(service), self.provider);
+                (found(&inner).and_then(|it| it.weighted.as_ref()), copies)
+            }
+        };
+        let Some(weighted) = weighted else { return Ok(None) };
         let weights = weighted.weights(&self.pair, self.provider);
         let [first, second] = weights.map_err(|what| wrong(format!("`{own}`: {what}")))?;
         let generations = services.iter().filter_map(|it| {
@@ -86,14 +106,21 @@ impl View {
             is_marker.then(|| document::generation_of(name, service))?
         });
         let split = self.pair.split(first, first.saturating_add(second));
-        Ok(Some(InForce { split, generation: generations.max() }))
+        let split = split.map(|split| {
+            let copied = self.pair.slots().iter().cloned().zip(copies);
+            copied.fold(split, |split, (slot, share)| split.with_copies(slot, share))
+        });
+        let disabled =
+            (outer.status.as_deref() == Some("disabled")).then(|| shown(&outer.error.join(", ")));
+        Ok(Some(InForce { split, generation: generations.max(), disabled }))
     }
 
     /// What is in force, settled unless there is something to note.
     pub fn reading(&self, force: InForce, note: Option<String>) -> Reading {
-        let note = match force.split {
-            None => Some("no service has any weight".to_owned()),
-            Some(_) => note,
+        let note = match (&force.split, force.disabled) {
+            (None, _) => Some("no service has any weight".to_owned()),
+            (Some(_), Some(why)) => Some(format!("Traefik has disabled it: {why}")),
+            (Some(_), None) => note,
         };
         let nobody = || self.pair.slots().clone().map(|slot| (slot, Weight::ZERO)).into();
         Reading {

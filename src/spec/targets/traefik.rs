@@ -56,7 +56,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     sees_instances: false,
     fencing: Fencing::Marker,
     effect_lag: Millis::ZERO,
-    mirror: Mirroring::None,
+    mirror: Mirroring::Percents,
     sees_requests: true,
     keeps_users: Keeping::Nobody,
 };

@@ -233,7 +233,7 @@ async fn connect(world: &dyn World) -> (Arc<dyn LoadBalancer>, Connected) {
     (Arc::clone(connected.targets.values().next().unwrap()), connected)
 }
 
-fn fleet_text(target: &str, more: &str) -> String {
+pub fn fleet_text(target: &str, more: &str) -> String {
     format!(
         "regions: {{us_east_1: {{share: 100%, prometheus: {{url: \"http://127.0.0.1:9\"}}}}}}\n\
          services:\n  web:\n    slots: [blue, green]\n    targets:\n      us_east_1:\n      - name: edge\n        {target}\n{more}"

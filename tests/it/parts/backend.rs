@@ -60,7 +60,8 @@ async fn answer(mut stream: TcpStream, name: &'static str, loads: Arc<AtomicU64>
     let _ = stream.set_nodelay(true);
     let mut reader = Reader::default();
     while let Some(head) = reader.head(&mut stream).await {
-        if head.contains(LOAD) {
+        // Some proxies write the names of headers in their own way.
+        if head.to_ascii_lowercase().contains(LOAD) {
             loads.fetch_add(1, Ordering::Relaxed);
         }
         if stream.write_all(answer.as_bytes()).await.is_err() {

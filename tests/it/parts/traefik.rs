@@ -41,7 +41,7 @@ impl Traefik {
         let config = format!(
             "global: {{checkNewVersion: false, sendAnonymousUsage: false}}\n\
              entryPoints: {{web: {{address: \"{listener}\"}}, traefik: {{address: \"{api}\"}}}}\n\
-             api: {{insecure: true}}\nlog: {{level: ERROR}}\n\
+             api: {{insecure: true}}\nlog: {{level: ERROR}}\nmetrics: {{prometheus: {{addServicesLabels: true}}}}\n\
              providers: {{providersThrottleDuration: 50ms, file: {{directory: \"{at}/dynamic\", watch: true}}{http}}}\n"
         );
         let check = "healthCheck: {path: /, interval: 200ms, timeout: 10s}";
@@ -72,7 +72,7 @@ impl Traefik {
             .collect();
         let wanted = [("blue", blue), ("green", green_percent)]
             .map(|(name, weight)| format!("          - {{name: \"{name}\", weight: {weight}}}"));
-        let first = lines.iter().position(|line| line.trim_start().starts_with("- {name:"));
+        let first = lines.iter().position(|line| line.contains(", weight: "));
         match first {
             Some(first) => lines[first..first + 2].clone_from_slice(&wanted),
             None => {

@@ -21,7 +21,7 @@ use crate::parts::traefik::Traefik;
 
 impl World {
     /// A controller that begins with what is known.
-    async fn serve(&self, known: Option<&Known>) -> (TraefikHttpBalancer, ProviderPort) {
+    pub(super) async fn serve(&self, known: Option<&Known>) -> (TraefikHttpBalancer, ProviderPort) {
         let Source::Us(listen, _) = &self.from else { panic!("it has its weights from a file") };
         serve(self.weighted(), known, &Served { listen: *listen, tls: None }).await
     }
@@ -43,12 +43,15 @@ async fn serve(
     (balancer, provider.open(port).await.unwrap())
 }
 
-fn known(green: f64, generation: u64) -> Known {
+pub(super) fn known(green: f64, generation: u64) -> Known {
     Known { split: split(green), generation: Generation(generation), instances: Vec::new() }
 }
 
 /// Waits until a reading says what is wanted (60 s at most: one that got no answer asks later and later).
-async fn read_until(balancer: &impl LoadBalancer, wanted: impl Fn(&Reading) -> bool) -> Reading {
+pub(super) async fn read_until(
+    balancer: &impl LoadBalancer,
+    wanted: impl Fn(&Reading) -> bool,
+) -> Reading {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let reading = balancer.read().await;

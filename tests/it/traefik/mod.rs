@@ -1,6 +1,8 @@
-//! The adapters for Traefik, on a real one: by a file; what one that fetches does beside that stands in `fetched`.
+//! The adapters for Traefik, on a real one: by a file; what one that fetches does beside that stands in
+//! `fetched`, copies of requests in `mirror`.
 
 mod fetched;
+mod mirror;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -170,6 +172,10 @@ impl conformance::World for World {
 
     async fn load(&self, more: Arc<dyn Fn() -> bool + Send + Sync>) -> Result<Counts, Reason> {
         Ok(Traffic::to(self.traefik.listener).flow(move || more()).await)
+    }
+
+    fn had(&self) -> Option<u64> {
+        self.green.as_ref().map(Backend::loads)
     }
 
     async fn edit(&mut self, canary_percent: u32) -> Result<(), Reason> {
