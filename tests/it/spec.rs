@@ -1,6 +1,7 @@
 //! The shipped files, the six findings both ways, and a file full of mistakes.
 
 mod cohorts;
+mod mirror;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tidegate::spec::fleet::Fleet;
 use tidegate::spec::plan::{Plan, Test};
 use tidegate::spec::{self, Diagnostics, Severity, codes};
-use tidegate::units::{Millis, RegionName, ServiceName, Weight};
+use tidegate::units::{Millis, ServiceName, Weight};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -657,91 +658,6 @@ fn a_name_whose_answers_are_kept_for_long_makes_a_rollback_slow() {
     // Addresses are all or nothing; services have weights.
     assert_eq!(count(&run(5, &fleet(addresses, "}")), codes::TOO_FINE), 1);
     assert_eq!(count(&run(5, &fleet(services, "}")), codes::TOO_FINE), 0);
-}
-
-#[test]
-fn copies_come_before_any_weight_and_only_where_a_balancer_can_make_them() {
-    let fleet = |target: &str| {
-        format!(
-            "regions: {{a: {{share: 100%, labels: {{region: a}}, prometheus: {{url: \"http://p\"}}}}}}\nservices:\n  api-gateway:\n    authority: full\n    slots: [blue, green]\n    metrics: {{cluster: \"api-{{slot}}\"}}\n    targets:\n      a: [{{name: edge, {target}}}]\n"
-        )
-    };
-    let file = fleet(
-        "envoy_file: {route: web, path: /r.yaml, clusters: {blue: api-blue, green: api-green}, admin: [\"http://a:1\"]}",
-    );
-    let stage = |name: &str, keys: &str| {
-        format!(
-            "    {name}:\n      regions: [a]\n{keys}      validation_criteria: [error_rate_increase < 1%]\n      duration: 10m\n"
-        )
-    };
-    let mirror = |keys: &str| stage("shadow", keys);
-    let (small, all) = (
-        stage("small", "      traffic_percentage: 5\n"),
-        stage("all", "      traffic_percentage: 100\n"),
-    );
-    let run = |stages: &[&str], fleet: &str| {
-        let text = format!("deployment_pipeline:\n  regional_stages:\n{}", stages.concat());
-        check("p.yaml", &text, "analysis/envoy", fleet)
-    };
-    let shadow = mirror("      mirror: 20%\n");
-    let (plan, problems) = run(&[&shadow, &small, &all], &file);
-    let plan = plan.unwrap_or_else(|| panic!("{problems}"));
-    assert!(!problems.has_errors(), "{problems}");
-    let share = |stage: usize| {
-        let step = plan.stages[stage].steps.last().unwrap();
-        step.reach(&RegionName::new("a").unwrap()).to_string()
-    };
-    assert_eq!([share(0), share(1), share(2)], ["20 % mirrored", "5 %", "100 %"]);
-    assert!(plan.stages[0].weight.is_zero());
-
-    let said_as_well = mirror("      traffic_percentage: 0\n      mirror: 0.01%\n");
-    assert!(!run(&[&said_as_well, &all], &file).1.has_errors());
-    let wrong = |stages: &[&str], code: &str, word: &str| {
-        let problems = run(stages, &file).1;
-        assert_eq!(count(&problems, code), 1, "{problems}");
-        assert!(problems.to_string().contains(word), "{problems}");
-    };
-    wrong(
-        &[&small, &shadow, &all],
-        codes::MIRROR,
-        "`shadow` mirrors in a, where the canary has 5 %",
-    );
-    let both = mirror("      traffic_percentage: 5\n      mirror: 20%\n");
-    wrong(&[&both, &all], codes::INVALID_WEIGHT, "either mirrors or shifts");
-    let none = mirror("      mirror: 0%\n");
-    wrong(&[&none, &all], codes::INVALID_WEIGHT, "0 mirrors nothing");
-    let zero = mirror("      traffic_percentage: 0\n");
-    wrong(&[&zero, &all], codes::INVALID_WEIGHT, "without traffic shows nothing");
-    let ramp = mirror("      mirror: 20%\n      steps: [5]\n");
-    wrong(&[&ramp, &all], codes::STEPS_NOT_INCREASING, "a stage that mirrors has no steps");
-    let again = shadow.replace("shadow", "again");
-    wrong(&[&shadow, &again, &all], codes::STAGES_NOT_INCREASING, "changes nothing");
-
-    let runtime = fleet(
-        "envoy_runtime: {route: web, prefix: x, clusters: {blue: api-blue, green: api-green}, admin: [\"http://a:1\"]}",
-    );
-    let problems = run(&[&shadow, &small, &all], &runtime).1;
-    assert_eq!(count(&problems, codes::MIRROR), 1, "{problems}");
-    assert!(problems.to_string().contains("`envoy_runtime` copies no requests"), "{problems}");
-
-    for object in [
-        "http_route: {name: web, namespace: shop, backends: {blue: api-blue, green: api-green}}",
-        "virtual_service: {name: web, namespace: shop, subsets: {blue: api-blue, green: api-green}}",
-    ] {
-        let kubernetes = fleet(&format!("kubernetes: {{{object}}}"));
-        let problems = run(&[&shadow, &small, &all], &kubernetes).1;
-        assert!(!problems.has_errors(), "{problems}");
-    }
-    let traefik = fleet(
-        "traefik: {path: /web.yaml, service: web, services: {blue: b, green: g}, api: \"http://t\"}",
-    );
-    let problems = run(&[&shadow, &small, &all], &traefik).1;
-    assert_eq!(count(&problems, codes::MIRROR), 0, "{problems}");
-    let half = mirror("      mirror: 0.5%\n");
-    let problems = run(&[&half, &small, &all], &traefik).1;
-    assert_eq!(count(&problems, codes::MIRROR), 1, "{problems}");
-    let said = "cannot mirror 0.5 %: `traefik` copies whole percents";
-    assert!(problems.to_string().contains(said), "{problems}");
 }
 
 #[test]
