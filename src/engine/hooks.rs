@@ -141,15 +141,15 @@ pub(super) fn start_due(turn: &mut Turn) {
         let is_ready = hook != Hook::Deploy || is_idle(&turn.state, &name);
         let stands = region.hooks.get(&hook).cloned();
         match stands.map(|stands| (stands.generation, stands.attempts, stands.standing)) {
-            None if is_ready => start(turn, name, hook, turn.state.generation),
-            Some((generation, attempts, Standing::Unknown(_))) if attempts < ATTEMPTS_MAX => {
-                start(turn, name, hook, generation);
-            }
-            Some((_, _, Standing::Failed(what) | Standing::Unknown(what))) => {
+            Some((_, _, Standing::Failed(what)) | (_, ATTEMPTS_MAX.., Standing::Unknown(what))) => {
                 let reason = format!("hook {hook} in {name}: {what}");
                 return turn.record(Event::Paused { by: Actor::tidegate(), reason });
             }
-            _ => {}
+            // Since a first try somebody may have sent users there.
+            _ if !is_ready => {}
+            None => start(turn, name, hook, turn.state.generation),
+            Some((generation, _, Standing::Unknown(_))) => start(turn, name, hook, generation),
+            Some(_) => {}
         }
     }
 }

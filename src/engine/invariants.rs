@@ -1,10 +1,11 @@
 //! What is never true at any time. Checked in simulation, and with assertions in release builds.
 
 use super::event::Event;
+use super::hooks::Hook;
 use super::outstanding::{Action, Risk, outstanding};
 use super::rollout::{Phase, Rollout};
 use super::verdict::Outcome;
-use crate::units::{Reach, Weight};
+use crate::units::{Reach, RegionName, Weight};
 
 /// Every invariant that a state violates; empty for a right one.
 #[must_use]
@@ -46,7 +47,7 @@ pub fn violations(state: &Rollout) -> Vec<String> {
 }
 
 /// The most that the current phase and step allow in a region.
-fn allowed(state: &Rollout, region: &crate::units::RegionName) -> Reach {
+fn allowed(state: &Rollout, region: &RegionName) -> Reach {
     match state.phase {
         Phase::Preparing | Phase::RollingBack | Phase::RolledBack => Reach::NONE,
         Phase::Promoting | Phase::Promoted | Phase::Retired => Weight::FULL.into(),
@@ -85,6 +86,9 @@ pub fn violations_of_turn(before: &Rollout, events: &[Event]) -> Vec<String> {
             Event::Prepared | Event::Promoted { .. } if !super::hooks::all_done(&state) => {
                 found.push("on its way forward before a hook was done".to_owned());
             }
+            Event::HookStarted { region, hook, .. } => {
+                found.extend(wrong_place(&state, region, *hook));
+            }
             Event::RolledBack if !state.all_confirmed() => {
                 found.push("rolled back without a read-back of every region".to_owned());
             }
@@ -93,6 +97,19 @@ pub fn violations_of_turn(before: &Rollout, events: &[Event]) -> Vec<String> {
         state.apply(event, crate::units::Timestamp(0));
     }
     found
+}
+
+/// Why a hook must not be run there now: a cohort has its region's slots, and only a slot that serves nobody is changed.
+fn wrong_place(state: &Rollout, region: &RegionName, hook: Hook) -> Option<String> {
+    if !state.plan.runs(hook, region) {
+        return Some(format!("{hook} in {region}, which has no slots of its own"));
+    }
+    let mut users = std::iter::once(region).chain(state.plan.cohorts_of(region));
+    let serves = |user: &&RegionName| {
+        state.regions.get(*user).is_some_and(|it| it.seen() != Some(Reach::NONE))
+    };
+    let served = users.find(serves).filter(|_| hook == Hook::Deploy)?;
+    Some(format!("{hook} in {region}, whose slot may serve {served}"))
 }
 
 /// What was recorded in this turn that allows a step forward.

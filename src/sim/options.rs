@@ -112,7 +112,24 @@ pub(super) fn plan(random: &mut impl Rng) -> Plan {
     if random.random_bool(0.2) {
         plan.stages.insert(0, sample::mirror("us_east_1", 20.0));
     }
+    if random.random_bool(0.25) {
+        add_cohort(&mut plan, random.random_bool(0.5));
+    }
     plan
+}
+
+/// One of the regions is a slice of another; half of it may come before everybody.
+fn add_cohort(plan: &mut Plan, goes_first: bool) {
+    let (name, half) = (sample::region("ap_southeast_2"), sample::percent(50.0));
+    let Some(cohort) = plan.regions.get_mut(&name) else { return };
+    cohort.cohort_of = Some(sample::region("us_east_1"));
+    if goes_first {
+        for step in plan.stages.iter_mut().flat_map(|stage| &mut stage.steps) {
+            let weight = step.weights.entry(name.clone()).or_default();
+            *weight = half.max(*weight);
+        }
+        plan.stages.insert(0, sample::stage("testers", None, &[name.as_str()], half.percent()));
+    }
 }
 
 fn hold_back(plan: &mut Plan) {

@@ -265,6 +265,18 @@ fn an_engine_that_forgets_its_debts_is_found() {
 }
 
 #[test]
+fn an_engine_that_takes_a_cohort_for_a_region_is_found() {
+    fn wrong(state: &Rollout, input: &Input, now: Timestamp) -> Decision {
+        let mut blind = state.clone();
+        blind.plan.regions.values_mut().for_each(|region| region.cohort_of = None);
+        decide(&blind, input, now)
+    }
+    let options = Options { decide: wrong, faults_max: 40, ..Options::default() };
+    is_found(&options, "which has no slots of its own");
+    is_found(&options, "whose slot may serve");
+}
+
+#[test]
 fn an_engine_that_shortens_bakes_is_found() {
     fn wrong(state: &Rollout, input: &Input, now: Timestamp) -> Decision {
         let mut hasty = state.clone();

@@ -1,7 +1,7 @@
 //! Hooks where a region has a cohort: what is done to a slot is done once, and only when nobody uses it.
 
 use super::scene::{ALL, Scene, is_silent};
-use crate::engine::hooks::{Hook, Standing, outstanding_hooks};
+use crate::engine::hooks::{Hook, HookCall, Standing, outstanding_hooks};
 use crate::engine::input::Input;
 use crate::engine::rollout::Phase;
 use crate::sim::sample;
@@ -43,6 +43,29 @@ fn a_slot_is_deployed_once_and_not_before_its_cohorts_have_left_it() {
     done(&mut scene);
     assert_ne!(scene.state.phase, Phase::Preparing);
     assert_eq!(due(&scene), Vec::<String>::new());
+}
+
+#[test]
+fn a_deploy_without_a_known_end_waits_for_users_who_have_come_meanwhile() {
+    let mut scene = Scene::new(with_cohort(&[Hook::Deploy]));
+    let (seen, begins) =
+        (["BackendsSeen", "RegionRead"], ["BackendsSeen", "RegionRead", "HookStarted"]);
+    scene.read(scene.wanted("ap_southeast_2"), &begins);
+    scene.read(scene.wanted("eu_west_1"), &seen);
+    scene.read(scene.wanted("us_east_1"), &begins);
+    let calls = outstanding_hooks(&scene.state);
+    assert_eq!(due(&scene), ["ap_southeast_2", "us_east_1"]);
+
+    scene.read(scene.at("eu_west_1", 3.0), &["RegionRead"]);
+    let unknown = |call: &HookCall| Input::HookEnded {
+        call: call.clone(),
+        standing: Standing::Unknown("no end in time".to_owned()),
+    };
+    scene.check(unknown(&calls[0]), &["HookEnded", "HookStarted"]);
+    scene.check(unknown(&calls[1]), &["HookEnded"]);
+    assert_eq!(due(&scene), ["ap_southeast_2"]);
+    scene.read(scene.wanted("eu_west_1"), &["RegionRead", "HookStarted"]);
+    assert_eq!(due(&scene), ["ap_southeast_2", "us_east_1"]);
 }
 
 #[test]
