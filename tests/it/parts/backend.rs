@@ -114,14 +114,17 @@ impl Traffic {
         self.flow(move || left.fetch_sub(1, Ordering::Relaxed) > 0).await
     }
 
-    /// Sends as long as `more` says so, over eight connections.
+    /// Sends as long as `more` says so, over eight connections; one of them is a new one for each request.
     pub async fn flow(&self, more: impl Fn() -> bool + Clone + Send + 'static) -> Counts {
-        let workers = (0..CONNECTIONS).map(|_| {
+        let workers = (0..CONNECTIONS).map(|worker| {
             let (more, traffic) = (more.clone(), self.clone());
             tokio::spawn(async move {
                 let (mut counts, mut connection) = (Counts::new(), Connection::default());
                 while more() {
                     *counts.entry(connection.once(&traffic).await).or_default() += 1;
+                    if worker == 0 {
+                        connection = Connection::default();
+                    }
                 }
                 counts
             })
