@@ -20,7 +20,7 @@ bench: ## what judging and keeping costs, beside a rank test and the machine's o
 	cargo bench --locked --no-default-features --bench stats
 	cargo bench --locked --bench store
 	cargo bench --locked --bench daemon
-	cargo bench --locked --features kubernetes --bench shift
+	cargo bench --locked --features full --bench shift
 
 simulate: ## seeded rollouts with faults over the engine
 	cargo run --release --locked -- simulate --seeds 0..20000

@@ -318,9 +318,14 @@ impl conformance::World for World {
     }
 }
 
+/// A world of its own for the suite.
+pub async fn world() -> Box<dyn conformance::World> {
+    Box::new(World::start().await)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn route53_does_what_every_adapter_must() {
-    conformance::hold("route53", Box::new(World::start().await)).await;
+    conformance::hold("route53", world().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
