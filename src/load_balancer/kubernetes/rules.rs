@@ -227,7 +227,7 @@ fn changes(rules: &[Rule], wanted: Wanted) -> Vec<Value> {
     other.flat_map(|rule| rule.places.iter().zip(wanted.weights).map(set)).collect()
 }
 
-/// Here, too.
+/// Rules that copy what is wanted are left as they are.
 fn copies(
     settings: &KubernetesObject,
     object: &Value,
